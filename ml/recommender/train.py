@@ -1,0 +1,98 @@
+"""Training: from a catalogue and what shoppers took to everything that a release serves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.recommender.edges import Edges, text_edges, transitions
+from ml.recommender.fusion import EQUAL_WEIGHTS, Recommender, fit_weights
+from ml.recommender.tfidf import tfidf
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What is known of the items without looking at shoppers.
+
+    Attributes:
+        item_ids: Identifiers; all indices are positions in this list.
+        terms: Lexical terms of each item, in text order; may be empty.
+        vectors: float32 (n, d), the encoder's unit vectors, not centred.
+    """
+
+    item_ids: list[str]
+    terms: list[list[str]]
+    vectors: NDArray[np.float32]
+
+
+def fit(catalogue: Catalogue, sequences: Sequence[Sequence[int]]) -> Recommender:
+    """Train on all sequences.
+
+    The weights are learned from each shopper's last new item, with edges that have not seen it; edges and
+    popularity are then fitted again on everything. The result depends on the input alone: nothing is drawn.
+
+    Args:
+        catalogue: The items.
+        sequences: Item indices in time order, one sequence per shopper; repeats are allowed.
+
+    Raises:
+        ValueError: The parts of the catalogue differ in length, or a sequence names an unknown item.
+    """
+    check(catalogue, sequences)
+    firsts = [distinct(sequence) for sequence in sequences]
+    known = from_texts(catalogue)
+    learners = [items for items in firsts if len(items) >= 2]
+    partial = with_events(known, [items[:-1] for items in firsts])
+    weights = fit_weights(partial, [items[:-1] for items in learners], [items[-1] for items in learners])
+    return replace(with_events(known, firsts), weights=weights)
+
+
+def from_texts(catalogue: Catalogue) -> Recommender:
+    """Return what the texts alone give: text edges and vectors, no popularity, equal weights."""
+    centred = centre(catalogue.vectors)
+    edges = {"tfidf": text_edges(tfidf(catalogue.terms)), "encoder": text_edges(centred)}
+    popularity = np.zeros(len(catalogue.item_ids), dtype=np.float32)
+    return Recommender(catalogue.item_ids, edges, popularity, dict(EQUAL_WEIGHTS), centred.astype(np.float16))
+
+
+def with_events(recommender: Recommender, sequences: Sequence[Sequence[int]]) -> Recommender:
+    """Return the recommender with transitions and popularity counted on these sequences."""
+    n_items = len(recommender.item_ids)
+    edges: dict[str, Edges] = {**recommender.edges, "transition": transitions(sequences, n_items)}
+    return replace(recommender, edges=edges, popularity=popularity(sequences, n_items))
+
+
+def popularity(sequences: Sequence[Sequence[int]], n_items: int) -> NDArray[np.float32]:
+    """Return log(1 + events) of each item over its maximum: float32 (n_items,), zeros if there are no events."""
+    events = np.fromiter((item for sequence in sequences for item in sequence), np.int64)
+    heat = np.log1p(np.bincount(events, minlength=n_items))
+    return (heat / max(heat.max(initial=0.0), 1e-12)).astype(np.float32)
+
+
+def distinct(sequence: Sequence[int]) -> list[int]:
+    """Return each item once, where it first occurs: a shopper is only ever recommended something new."""
+    return list(dict.fromkeys(sequence))
+
+
+def centre(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return vectors minus their mean, of unit length; zero where nothing but the mean was left."""
+    centred = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-5)
+
+
+def check(catalogue: Catalogue, sequences: Sequence[Sequence[int]]) -> None:
+    """Raise ValueError unless the catalogue is whole and the sequences stay within it."""
+    n_items = len(catalogue.item_ids)
+    if not n_items == len(catalogue.terms) == len(catalogue.vectors):
+        sizes = (n_items, len(catalogue.terms), len(catalogue.vectors))
+        raise ValueError("a catalogue needs as many terms and vectors as items, got %d, %d, %d" % sizes)
+    if not np.isfinite(catalogue.vectors).all():
+        raise ValueError("a catalogue vector is not finite")
+    lowest = min((min(sequence) for sequence in sequences if len(sequence)), default=0)
+    highest = max((max(sequence) for sequence in sequences if len(sequence)), default=-1)
+    if lowest < 0 or highest >= n_items:
+        raise ValueError(f"a sequence names item {lowest if lowest < 0 else highest} of a catalogue of {n_items}")

