@@ -51,6 +51,8 @@ def json_rows(path: Path) -> Iterator[Row]:
             continue
         try:
             value = json.loads(line)
+            if "\\ud" in line.lower():  # half of a surrogate pair parses, and cannot be stored anywhere afterwards
+                json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, RecursionError):
             yield unreadable("broken_json", line)
             continue

@@ -1,3 +1,11 @@
+{{ config(
+    materialized='incremental',
+    incremental_strategy='delete+insert',
+    on_schema_change='fail',
+    unique_key='shop',
+    post_hook='analyze {{ this }}',
+) }}
+
 with facets as (
     select
         weights.shop,
@@ -14,7 +22,7 @@ with facets as (
             ('brand', items.brand),
             ('price_band', items.price_band)
         ) as facet (facet, name)
-    where facet.name is not null
+    where facet.name is not null and {{ of_this_shop('weights.shop') }}
 ),
 
 summed as (

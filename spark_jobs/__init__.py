@@ -1,0 +1,1 @@
+"""Spark jobs: pure functions of `ml` run over many rows."""

@@ -1,0 +1,99 @@
+"""What an executor does with the text of a product: language, terms and vector, one row at a time where it must be.
+
+Apart from `encode_items`, so that executors import it by name and a Python worker keeps its encoder between tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ml.encoder import Encoder, load_encoder
+from ml.text import detect_language, key_terms, lexical_terms, normalise
+
+LONGEST_TEXT = 100_000
+VECTOR_COLUMNS = (
+    "item_id string, text_hash string, model_id string, lang string, terms array<string>, key_terms array<string>, "
+    "vector array<float>"
+)
+_ENCODED = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("text_hash", pa.string()),
+        ("model_id", pa.string()),
+        ("lang", pa.string()),
+        ("terms", pa.list_(pa.string())),
+        ("key_terms", pa.list_(pa.string())),
+        ("vector", pa.list_(pa.float32())),
+        ("error", pa.string()),
+    ]
+)
+
+Row = dict[str, Any]
+
+
+def partition_encoder(
+    encoder: str, models: Path, model_id: str, max_tokens: int
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Return the function for `mapInArrow`: rows with title, brand, categories and description as raw UTF-8 bytes to
+    rows of `VECTOR_COLUMNS` and `error`, which holds a reason code, and then no vector, where a row cannot be encoded.
+    """  # noqa: D205
+
+    def encode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            rows = [_prepare(row) | {"model_id": model_id} for row in batch.to_pylist()]
+            _add_vectors([row for row in rows if row["error"] is None], _worker_encoder(encoder, models), max_tokens)
+            yield pa.RecordBatch.from_pylist(rows, schema=_ENCODED)
+
+    return encode
+
+
+@lru_cache(maxsize=1)
+def _worker_encoder(encoder: str, models: Path) -> Encoder:
+    return load_encoder(encoder, models, threads=1)
+
+
+def _prepare(raw: Row) -> Row:
+    row: Row = dict.fromkeys(_ENCODED.names)
+    row["item_id"] = raw["item_id"].decode(errors="replace")
+    row["text_hash"] = raw["text_hash"].decode(errors="replace")
+    try:
+        text = _text(raw)
+        language = detect_language(text)
+        row |= {"text": text, "lang": language, "terms": lexical_terms(text), "key_terms": key_terms(text)}
+    except UnicodeDecodeError:
+        row["error"] = "invalid_utf8"
+    except ValueError as error:
+        row["error"] = str(error)
+    return row
+
+
+def _text(raw: Row) -> str:
+    """Return what is encoded, the most telling first, because the encoder cuts the end."""
+    parts = [raw["title"], raw["brand"], b" ".join(filter(None, raw["categories"] or [])), raw["description"]]
+    text = ". ".join(part.decode() for part in parts if part)
+    if len(text) > LONGEST_TEXT:
+        raise ValueError("text_too_long")
+    if not any(character.isalnum() for character in (text := normalise(text))):
+        raise ValueError("empty_text")
+    return text
+
+
+def _add_vectors(rows: list[Row], encoder: Encoder, max_tokens: int) -> None:
+    """Set `vector`; when a batch fails, its rows go one by one, so that only the guilty ones are left out."""
+    if not rows:
+        return
+    try:
+        vectors = encoder.encode_passages([row["text"] for row in rows], max_tokens)
+        for row, vector in zip(rows, vectors, strict=True):
+            row["vector"] = vector
+    except (ValueError, RuntimeError, UnicodeError):
+        if len(rows) == 1:
+            rows[0]["error"] = "encoder_failed"
+            return
+        for row in rows:
+            _add_vectors([row], encoder, max_tokens)
