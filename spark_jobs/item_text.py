@@ -16,11 +16,7 @@ from ml.encoder import Encoder, load_encoder
 from ml.text import detect_language, key_terms, lexical_terms, normalise
 
 LONGEST_TEXT = 100_000
-VECTOR_COLUMNS = (
-    "item_id string, text_hash string, model_id string, lang string, terms array<string>, key_terms array<string>, "
-    "vector array<float>"
-)
-_ENCODED = pa.schema(
+VECTORS = pa.schema(
     [
         ("item_id", pa.string()),
         ("text_hash", pa.string()),
@@ -29,25 +25,26 @@ _ENCODED = pa.schema(
         ("terms", pa.list_(pa.string())),
         ("key_terms", pa.list_(pa.string())),
         ("vector", pa.list_(pa.float32())),
-        ("error", pa.string()),
     ]
 )
+ENCODED = VECTORS.append(pa.field("error", pa.string()))
 
 Row = dict[str, Any]
+PartitionEncoder = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
-def partition_encoder(
-    encoder: str, models: Path, model_id: str, max_tokens: int
-) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return the function for `mapInArrow`: rows with title, brand, categories and description as raw UTF-8 bytes to
-    rows of `VECTOR_COLUMNS` and `error`, which holds a reason code, and then no vector, where a row cannot be encoded.
-    """  # noqa: D205
+def partition_encoder(encoder: str, models: Path, model_id: str, max_tokens: int) -> PartitionEncoder:
+    """Return the function for `mapInArrow`.
+
+    It takes products whose texts are raw bytes, because one that is not UTF-8 would fail the whole batch, and returns
+    rows of `ENCODED`: `error` holds a reason code, and `vector` nothing, where a product cannot be encoded.
+    """
 
     def encode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             rows = [_prepare(row) | {"model_id": model_id} for row in batch.to_pylist()]
             _add_vectors([row for row in rows if row["error"] is None], _worker_encoder(encoder, models), max_tokens)
-            yield pa.RecordBatch.from_pylist(rows, schema=_ENCODED)
+            yield pa.RecordBatch.from_pylist(rows, schema=ENCODED)
 
     return encode
 
@@ -58,7 +55,7 @@ def _worker_encoder(encoder: str, models: Path) -> Encoder:
 
 
 def _prepare(raw: Row) -> Row:
-    row: Row = dict.fromkeys(_ENCODED.names)
+    row: Row = dict.fromkeys(ENCODED.names)
     row["item_id"] = raw["item_id"].decode(errors="replace")
     row["text_hash"] = raw["text_hash"].decode(errors="replace")
     try:
@@ -93,6 +90,7 @@ def _add_vectors(rows: list[Row], encoder: Encoder, max_tokens: int) -> None:
             row["vector"] = vector
     except (ValueError, RuntimeError, UnicodeError):
         if len(rows) == 1:
+            encoder.encode_passages(["a"], max_tokens)  # Raises when it is the encoder that is broken, not the text.
             rows[0]["error"] = "encoder_failed"
             return
         for row in rows:

@@ -4,7 +4,10 @@
 #}
 {% macro language_of(text) -%}
     case
-        when regexp_count({{ text }}, '[\u3400-\u9fff]') * 3 >= greatest(regexp_count({{ text }}, '[A-Za-z]'), 1) then 'zh'
+        when
+            regexp_count({{ text }}, '[\u3400-\u9fff]') * 3
+            >= greatest(length(regexp_replace({{ text }}, '[^A-Za-z]+', '', 'g')), 1)
+            then 'zh'
         when {{ text }} ~ '[A-Za-z]' then 'en'
         else 'und'
     end

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ml.text.clean import HAN, KANA_HANGUL
+
 TERMS = 6000
 TRIGRAMS = 10_000
 MIN_DOCUMENTS = 2
@@ -27,7 +29,7 @@ TRIGRAM_PENALTY = 1.0
 STEPS = 30
 
 # Scripts without spaces, as `lexical_terms` cuts them.
-_CJK = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff\uac00-\ud7af]")
+_CJK = re.compile(f"[{HAN}{KANA_HANGUL}]")
 
 Floats = NDArray[np.float64]
 

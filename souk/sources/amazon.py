@@ -5,7 +5,7 @@
 2000-01-01 plus the position in seconds.
 
 *Reviews 2018*: a folder with a `products*` or `meta*` file (asin, title, description, brand, category, price, …) and a
-`reviews*` file (reviewerID, asin, overall, reviewText, summary, unixReviewTime), JSON lines, plain or `.gz`. Each review
+`reviews*` file (reviewerID, asin, overall, reviewText, summary, unixReviewTime), JSON lines, plain or `.gz`. A review
 yields a purchase and a review.
 """
 

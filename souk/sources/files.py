@@ -37,13 +37,11 @@ from souk.sources.contract import CHUNK_ROWS, Dataset, Row, chunks, fingerprint,
 from souk.sources.lines import json_rows, open_bytes, require_columns, sample_columns
 
 MAPPING_NAME = "souk.yml"
-FIELDS: dict[str, tuple[str, ...]] = {
-    "products": (
-        *("item_id", "title", "description", "brand", "categories", "price", "currency", "attributes", "listed_at"),
-    ),
-    "events": ("event_id", "user_id", "item_id", "kind", "event_at", "session_id", "query_id", "quantity"),
-    "queries": ("query_id", "user_id", "session_id", "query_text", "searched_at", "shown_item_ids"),
-    "reviews": ("review_id", "user_id", "item_id", "rating", "body", "reviewed_at"),
+FIELDS: dict[str, list[str]] = {
+    "products": "item_id title description brand categories price currency attributes listed_at".split(),
+    "events": "event_id user_id item_id kind event_at session_id query_id quantity".split(),
+    "queries": "query_id user_id session_id query_text searched_at shown_item_ids".split(),
+    "reviews": "review_id user_id item_id rating body reviewed_at".split(),
 }
 REQUIRED: dict[str, tuple[str, ...]] = {
     "products": ("item_id", "title"),
@@ -61,10 +59,7 @@ TEXT_IDS = {"item_id", "user_id", "event_id", "session_id", "query_id", "review_
 LISTS = {"categories", "shown_item_ids"}
 TIMES = {"listed_at", "event_at", "searched_at", "reviewed_at"}
 CONTACT = {"name", "email", "phone"}
-KEYS = {
-    *("file", "columns", "constants", "separator", "attributes", "timestamp", "kinds", "contact", "delimiter"),
-    "header",
-}
+KEYS = set("file columns constants separator attributes timestamp kinds contact delimiter header".split())
 
 
 @dataclass(frozen=True)

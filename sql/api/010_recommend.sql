@@ -44,7 +44,7 @@ begin
         m.title,
         m.description,
         m.score,
-        exp(m.score - max(m.score) over ()) / sum(exp(m.score)) over () * exp(max(m.score) over ()),
+        exp(m.score) / sum(exp(m.score)) over (),
         (
             select jsonb_agg(jsonb_build_object(
                 'term', t.term,

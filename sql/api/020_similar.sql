@@ -1,4 +1,4 @@
-create or replace function api.similar(item_id text, k integer default 10, filters jsonb default '{}')
+create or replace function api.similar(to_item text, k integer default 10, filters jsonb default '{}')
 returns table (
     rank integer, item_id text, title text, description text, score double precision,
     interest_weight double precision, reasons jsonb, release_id text, fewer_because text
@@ -11,22 +11,21 @@ as $$
 #variable_conflict use_column
 declare
     v_release text := internal.current_release();
-    v_item alias for $1;
     v_vector halfvec;
     v_terms text[];
 begin
     perform internal.check_arguments(k, filters);
     select i.text_vector, i.key_terms into v_vector, v_terms
-    from serving.item as i where i.release_id = v_release and i.item_id = v_item;
+    from serving.item as i where i.release_id = v_release and i.item_id = to_item;
     if v_vector is null then
-        raise exception 'there is no product % in release %', v_item, coalesce(v_release, '(none)')
+        raise exception 'there is no product % in release %', to_item, coalesce(v_release, '(none)')
             using errcode = 'no_data_found';
     end if;
     return query
     with near as materialized (
         select i.item_id, i.title, i.description, i.key_terms, 1 - (i.text_vector <=> v_vector) as score
         from serving.item as i
-        where i.release_id = v_release and i.item_id <> v_item
+        where i.release_id = v_release and i.item_id <> to_item
             and internal.matches(filters, i.brand, i.categories, i.price, i.lang)
         order by i.text_vector <=> v_vector
         limit k

@@ -10,6 +10,8 @@ import pytest
 
 from souk.settings import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 PREFIXES = {"staging": ("stg_",), "intermediate": ("int_",), "marts": ("dim_", "fct_", "rpt_")}
 
 

@@ -1,0 +1,311 @@
+"""Land a data set in `raw.*`: checked, pseudonymised, resumable, and all at once.
+
+Chunks are staged, each in a transaction of its own; when the last one is in, one transaction moves them to their
+tables. A landing is named by the fingerprint of its input: the same input lands once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from souk.contracts import COLUMNS, KEYS, Contract, RejectedError, redacted, row_hash
+from souk.errors import SoukError
+from souk.postgres import connect
+from souk.privacy import KEY_VERSION, Keys
+from souk.settings import Settings
+from souk.sources import Dataset
+from souk.sources.contract import Row
+
+log = logging.getLogger(__name__)
+Connection = psycopg.Connection[Any]
+ENTITIES = ("product", "event", "query", "review")
+
+
+@dataclass(frozen=True)
+class Landing:
+    """A complete landing.
+
+    Attributes:
+        shop: The shop.
+        landing_no: Its number: later ones are higher.
+        fingerprint: Hash of the input.
+        is_generated: Whether the data was made up.
+        rows: Rows of the shop in each raw table, all landings together.
+        rejected: Rows of this landing in quarantine, by reason.
+        is_new: False where the same input had landed before.
+    """
+
+    shop: str
+    landing_no: int
+    fingerprint: str
+    is_generated: bool
+    rows: dict[str, int]
+    rejected: dict[str, int]
+    is_new: bool
+
+
+def land(dsn: str, settings: Settings, dataset: Dataset) -> Landing:
+    """Land a data set.
+
+    Args:
+        dsn: A migrated database.
+        settings: Keys, and the share of bad rows that stops a landing.
+        dataset: What to land.
+
+    Raises:
+        SoukError: Too many rows are bad, there are none, or another process lands the same shop.
+    """
+    contract = Contract(Keys(settings), datetime.now(UTC))
+    with closing(connect(dsn)) as connection:
+        taken = connection.execute(
+            "select pg_try_advisory_lock(hashtext('souk.land'), hashtext(%s))", [dataset.shop]
+        ).fetchone()
+        if taken is None or not taken[0]:
+            raise SoukError(f"Another process lands the shop {dataset.shop}", "Wait for it to end.")
+        landing_no, state = _open(connection, dataset)
+        if state == "started":
+            for entity in ENTITIES:
+                _stage(connection, dataset, entity, landing_no, contract, Keys(settings))
+            _refuse_bad_input(connection, dataset, landing_no, settings.quarantine_limit)
+            _move(connection, dataset, landing_no)
+        return Landing(
+            shop=dataset.shop,
+            landing_no=landing_no,
+            fingerprint=dataset.fingerprint,
+            is_generated=dataset.is_generated,
+            rows=_count(connection, dataset.shop),
+            rejected=_rejected(connection, landing_no),
+            is_new=state == "started",
+        )
+
+
+def _open(connection: Connection, dataset: Dataset) -> tuple[int, str]:
+    connection.execute(
+        "insert into raw.landing (shop, source, manifest_hash, is_generated, has_clock, state)"
+        " values (%s, %s, %s, %s, %s, 'started') on conflict (shop, manifest_hash) do nothing",
+        [dataset.shop, dataset.source, dataset.fingerprint, dataset.is_generated, dataset.has_clock],
+    )
+    row = connection.execute(
+        "select landing_no, state from raw.landing where shop = %s and manifest_hash = %s",
+        [dataset.shop, dataset.fingerprint],
+    ).fetchone()
+    connection.commit()
+    assert row is not None
+    return row[0], row[1]
+
+
+def _chunks(dataset: Dataset, entity: str) -> Iterator[list[Row]]:
+    return {
+        "product": dataset.products,
+        "event": dataset.events,
+        "query": dataset.queries,
+        "review": dataset.reviews,
+    }[entity]()
+
+
+def _stage(
+    connection: Connection, dataset: Dataset, entity: str, landing_no: int, contract: Contract, keys: Keys
+) -> None:
+    row = connection.execute(
+        "select coalesce((chunks ->> %s)::integer, 0) from raw.landing where landing_no = %s", [entity, landing_no]
+    ).fetchone()
+    done = row[0] if row else 0
+    rows = 0
+    for number, chunk in enumerate(_chunks(dataset, entity)):
+        rows += len(chunk)
+        if number < done:
+            continue
+        _stage_chunk(connection, dataset.shop, entity, landing_no, chunk, contract, keys)
+        connection.execute(
+            "update raw.landing set chunks = chunks || jsonb_build_object(%s::text, %s::integer),"
+            " row_counts = row_counts || jsonb_build_object(%s::text, %s::integer) where landing_no = %s",
+            [entity, number + 1, entity, rows, landing_no],
+        )
+        connection.commit()
+        log.info("landed %s: %s rows", entity, f"{rows:,}")
+
+
+def _stage_chunk(
+    connection: Connection,
+    shop: str,
+    entity: str,
+    landing_no: int,
+    chunk: list[Row],
+    contract: Contract,
+    keys: Keys,
+) -> None:
+    columns = COLUMNS[entity]
+    rejects: list[tuple[str, Row]] = []
+    contacts: dict[str, object] = {}
+    names = ", ".join(("shop", "landing_no", *columns))
+    with connection.cursor() as cursor:
+        with cursor.copy(f"copy raw.{entity}_staging ({names}) from stdin") as copy:
+            for row in chunk:
+                try:
+                    checked = contract.check(entity, row)
+                except RejectedError as rejection:
+                    rejects.append((str(rejection), row))
+                    continue
+                copy.write_row((shop, landing_no, *(checked[column] for column in columns)))
+                if row.get("contact") and checked.get("user_key"):
+                    contacts[checked["user_key"]] = row["contact"]
+        cursor.executemany(
+            "insert into ops.quarantine (shop, entity, reason, row_hash, row_key, payload, landing_no)"
+            " values (%s, %s, %s, %s, %s, %s::jsonb, %s) on conflict do nothing",
+            [
+                (shop, entity, reason, row_hash(row), _printable(row.get(KEYS[entity])), redacted(row), landing_no)
+                for reason, row in rejects
+            ],
+        )
+        cursor.executemany(
+            "insert into vault.person_staging (shop, user_key, key_version, sealed, landing_no)"
+            " values (%s, %s, %s, %s, %s)",
+            [(shop, user, KEY_VERSION, keys.seal(user, contact), landing_no) for user, contact in contacts.items()],
+        )
+
+
+def _printable(value: object) -> str | None:
+    if value is None:
+        return None
+    return str(value)[:200].replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _refuse_bad_input(connection: Connection, dataset: Dataset, landing_no: int, limit: float) -> None:
+    for entity in ENTITIES:
+        row = connection.execute(
+            "select coalesce((l.row_counts ->> %s)::integer, 0),"
+            " (select count(*) from ops.quarantine as q where q.landing_no = l.landing_no and q.entity = %s)"
+            " from raw.landing as l where l.landing_no = %s",
+            [entity, entity, landing_no],
+        ).fetchone()
+        total, bad = row if row else (0, 0)
+        problem = None
+        if entity == "product" and total == 0:
+            problem = f"{dataset.source} has no products"
+        elif bad > limit * total:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in _rejected(connection, landing_no).items())
+            problem = f"{bad:,} of {total:,} {entity} rows are bad, more than {limit:.0%}: {reasons}"
+        if problem:
+            _forget(connection, landing_no)
+            raise SoukError(problem, "Look at ops.quarantine, correct the input and land it again.")
+
+
+def _forget(connection: Connection, landing_no: int) -> None:
+    """Take back what was staged, so that nothing half-landed stays; the quarantine keeps the evidence."""
+    for table in (*(f"raw.{entity}_staging" for entity in ENTITIES), "vault.person_staging"):
+        connection.execute(f"delete from {table} where landing_no = %s", [landing_no])
+    connection.execute("delete from raw.landing where landing_no = %s", [landing_no])
+    connection.commit()
+
+
+def _move(connection: Connection, dataset: Dataset, landing_no: int) -> None:
+    """Move everything staged to its tables, in one transaction."""
+    quarantine = "insert into ops.quarantine (shop, entity, reason, row_hash, row_key, payload, landing_no)"
+    for entity in ENTITIES:
+        key, columns = KEYS[entity], ("shop", "landing_no", *COLUMNS[entity])
+        names, staging = ", ".join(columns), f"raw.{entity}_staging"
+        # Of rows with the same key the last one wins; a different earlier one is told.
+        content = "md5((to_jsonb(s) - 'row_no')::text)"
+        connection.execute(
+            f"{quarantine} select s.shop, '{entity}', 'duplicate_id', {content}, s.{key},"
+            f" to_jsonb(s) - 'user_key' - 'row_no', s.landing_no from {staging} as s"
+            f" inner join (select {key}, max(row_no) as last_no from {staging} where landing_no = %s group by {key}"
+            f" having count(*) > 1) as w on w.{key} = s.{key}"
+            f" inner join {staging} as k on k.row_no = w.last_no"
+            f" where s.landing_no = %s and s.row_no < w.last_no"
+            f" and to_jsonb(s) - 'row_no' <> to_jsonb(k) - 'row_no' on conflict do nothing",
+            [landing_no, landing_no],
+        )
+        connection.execute(
+            f"delete from {staging} as s using {staging} as later where s.landing_no = %s"
+            f" and later.landing_no = s.landing_no and later.{key} = s.{key} and later.row_no > s.row_no",
+            [landing_no],
+        )
+        if entity in ("event", "review"):
+            unknown = (
+                f"from {staging} as s where s.landing_no = %s and not exists"
+                " (select from raw.product as p where p.shop = s.shop and p.item_id = s.item_id)"
+            )
+            connection.execute(
+                f"{quarantine} select s.shop, '{entity}', 'unknown_item', {content}, s.{key},"
+                f" to_jsonb(s) - 'user_key' - 'row_no', s.landing_no {unknown} on conflict do nothing",
+                [landing_no],
+            )
+            connection.execute(f"delete {unknown}", [landing_no])
+        # A product has versions; what has happened does not change.
+        update = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in ("shop", key))
+        action = f"update set {update}" if entity == "product" else "nothing"
+        connection.execute(
+            f"insert into raw.{entity} ({names}) select {names} from {staging} where landing_no = %s"
+            f" on conflict (shop, {key}) do {action}",
+            [landing_no],
+        )
+        connection.execute(f"delete from {staging} where landing_no = %s", [landing_no])
+    connection.execute(
+        "insert into vault.person (shop, user_key, key_version, sealed)"
+        " select distinct on (shop, user_key) shop, user_key, key_version, sealed from vault.person_staging"
+        " where landing_no = %s order by shop, user_key"
+        " on conflict (shop, user_key) do update set sealed = excluded.sealed, key_version = excluded.key_version",
+        [landing_no],
+    )
+    connection.execute("delete from vault.person_staging where landing_no = %s", [landing_no])
+    connection.execute(
+        "update raw.landing set state = 'complete', completed_at = now(),"
+        " watermark = (select max(event_at) from raw.event where landing_no = %s) where landing_no = %s",
+        [landing_no, landing_no],
+    )
+    connection.commit()
+
+
+def land_live_events(dsn: str, shop: str) -> int:
+    """Take over the events that applications logged since the last release; return how many.
+
+    They form a landing of their own, named by their content.
+    """
+    new = (
+        "from live.event as l where l.shop = %s"
+        " and not exists (select from raw.event as e where e.shop = l.shop and e.event_id = l.event_id)"
+    )
+    with closing(connect(dsn)) as connection:
+        row = connection.execute(
+            f"select count(*), md5(string_agg(l.event_id, ',' order by l.event_id)), max(l.event_at) {new}", [shop]
+        ).fetchone()
+        count, fingerprint, watermark = row if row else (0, None, None)
+        if count:
+            connection.execute(
+                "with landing as (insert into raw.landing"
+                " (shop, source, manifest_hash, is_generated, has_clock, state, row_counts, watermark, completed_at)"
+                " select shop, 'live', %s, is_generated, has_clock, 'complete', %s, %s, now()"
+                " from raw.landing where shop = %s and state = 'complete' order by landing_no desc limit 1"
+                " returning landing_no)"
+                " insert into raw.event (shop, event_id, user_key, item_id, kind, event_at, session_id, landing_no)"
+                " select l.shop, l.event_id, l.user_key, l.item_id, l.kind, l.event_at, l.session_id,"
+                f" (select landing_no from landing) {new}",
+                [f"live-{fingerprint}", Jsonb({"event": count}), watermark, shop, shop],
+            )
+        connection.commit()
+        return int(str(count))
+
+
+def _count(connection: Connection, shop: str) -> dict[str, int]:
+    counts = {}
+    for entity in ENTITIES:
+        row = connection.execute(f"select count(*) from raw.{entity} where shop = %s", [shop]).fetchone()
+        counts[entity] = row[0] if row else 0
+    return counts
+
+
+def _rejected(connection: Connection, landing_no: int) -> dict[str, int]:
+    rows = connection.execute(
+        "select reason from ops.quarantine where landing_no = %s", [landing_no]
+    ).fetchall()
+    return dict(sorted(Counter(row[0] for row in rows).items()))
