@@ -158,7 +158,8 @@ def _fetched(name: str, cache_dir: Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, cache_dir=cache_dir, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
+        wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
+        return Path(snapshot_download(name, cache_dir=cache_dir, allow_patterns=wanted))
     except Exception as error:
         raise ValueError(f"the encoder {name} is neither a folder nor a model that can be fetched: {error}") from error
 

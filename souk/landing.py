@@ -296,6 +296,12 @@ def land_live_events(dsn: str, shop: str) -> int:
         return int(str(count))
 
 
+def count_rows(dsn: str, shop: str) -> dict[str, int]:
+    """Return the rows of a shop in each raw table."""
+    with closing(connect(dsn)) as connection:
+        return _count(connection, shop)
+
+
 def _count(connection: Connection, shop: str) -> dict[str, int]:
     counts = {}
     for entity in ENTITIES:

@@ -121,7 +121,8 @@ def _blame(results: list[Any], exception: BaseException | None) -> str:
         if result.status in ("error", "fail", "runtime error"):
             # The first line of a longer message only repeats which node it was.
             lines = [line.strip() for line in (result.message or "no message").splitlines() if line.strip()]
-            return f"at {result.node.resource_type.value} {result.node.name}: {lines[min(1, len(lines) - 1)].rstrip('.')}"
+            cause = lines[min(1, len(lines) - 1)].rstrip(".")
+            return f"at {result.node.resource_type.value} {result.node.name}: {cause}"
     return f"before the first model: {exception}"
 
 

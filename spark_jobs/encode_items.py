@@ -1,7 +1,4 @@
-"""Products to language, terms and vectors: only what changed since the last run is encoded.
-
-    python -m spark_jobs.encode_items --items items.parquet --vectors vectors
-"""
+"""Products to language, terms and vectors: only what changed since the last run is encoded."""
 
 from __future__ import annotations
 
@@ -55,7 +52,7 @@ class EncodeReport:
         reused: Of these, taken over from the run before.
         quarantined: Products without a vector: `{"item_id", "reason"}`, by item_id.
         model_id: Encoder, cut and preprocessing that the vectors come from.
-        content_hash: SHA-256 over what the vectors were made from: products, text hashes and model, in order of item_id.
+        content_hash: SHA-256 over what the vectors were made from: item_id, text_hash, model_id, by item_id.
     """
 
     rows: int
@@ -103,7 +100,8 @@ def encode_items(
         vectors.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=vectors.parent, prefix=f".{vectors.name}-") as scratch:
             unfinished = Path(scratch) / "vectors"
-            encoded = _encode(changed, to_encode, partition_encoder(encoder, models, model_id, max_tokens), Path(scratch))
+            encode = partition_encoder(encoder, models, model_id, max_tokens)
+            encoded = _encode(changed, to_encode, encode, Path(scratch))
             merged = reused.unionByName(encoded.where("error is null").drop("error"))
             merged.coalesce(spark.sparkContext.defaultParallelism).write.parquet(str(unfinished))
             quarantined = [
@@ -190,7 +188,8 @@ def _encode(changed: DataFrame, rows: int, encode: PartitionEncoder, scratch: Pa
 
 
 def _report(folder: Path, quarantined: list[dict[str, str]], encoded: int, model_id: str) -> EncodeReport:
-    key = pq.read_table(sorted(folder.glob("*.parquet")), columns=["item_id", "text_hash", "model_id"]).sort_by("item_id")
+    columns = ["item_id", "text_hash", "model_id"]
+    key = pq.read_table(sorted(folder.glob("*.parquet")), columns=columns).sort_by("item_id")
     # Not over the vectors: their last bits depend on what else was in the batch.
     digest = hashlib.sha256()
     for row in zip(*key.to_pydict().values(), strict=True):

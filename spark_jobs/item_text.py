@@ -54,6 +54,10 @@ def _worker_encoder(encoder: str, models: Path) -> Encoder:
     return load_encoder(encoder, models, threads=1)
 
 
+class _UnfitError(Exception):
+    """A text that is not worth a vector; its message is the reason code."""
+
+
 def _prepare(raw: Row) -> Row:
     row: Row = dict.fromkeys(ENCODED.names)
     row["item_id"] = raw["item_id"].decode(errors="replace")
@@ -64,7 +68,7 @@ def _prepare(raw: Row) -> Row:
         row |= {"text": text, "lang": language, "terms": lexical_terms(text), "key_terms": key_terms(text)}
     except UnicodeDecodeError:
         row["error"] = "invalid_utf8"
-    except ValueError as error:
+    except _UnfitError as error:
         row["error"] = str(error)
     return row
 
@@ -74,9 +78,10 @@ def _text(raw: Row) -> str:
     parts = [raw["title"], raw["brand"], b" ".join(filter(None, raw["categories"] or [])), raw["description"]]
     text = ". ".join(part.decode() for part in parts if part)
     if len(text) > LONGEST_TEXT:
-        raise ValueError("text_too_long")
-    if not any(character.isalnum() for character in (text := normalise(text))):
-        raise ValueError("empty_text")
+        raise _UnfitError("text_too_long")
+    text = normalise(text)
+    if not any(map(str.isalnum, text)):
+        raise _UnfitError("empty_text")
     return text
 
 

@@ -33,7 +33,9 @@ class Progress:
         logger.info("%s: %d to do in %d tasks", self._what, self._rows, self._tasks)
         self._thread.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop to watch."""
         self._done.set()
         self._thread.join()

@@ -30,7 +30,7 @@ def spark_session(app: str, master: str, home: Path | None = None) -> SparkSessi
     scratch = home / "spark"
     scratch.mkdir(parents=True, exist_ok=True)
     os.environ["JAVA_HOME"] = str(java_home(home))
-    path = os.pathsep.join(dict.fromkeys([str(REPOSITORY), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
+    inherited = os.environ.get("PYTHONPATH")
     options = {
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
@@ -40,7 +40,7 @@ def spark_session(app: str, master: str, home: Path | None = None) -> SparkSessi
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": "4",
-        "spark.executorEnv.PYTHONPATH": path,
+        "spark.executorEnv.PYTHONPATH": f"{REPOSITORY}{os.pathsep}{inherited}" if inherited else str(REPOSITORY),
         # One thread for each task: Spark already runs a task on every core.
         "spark.executorEnv.OMP_NUM_THREADS": "1",
         "spark.executorEnv.TOKENIZERS_PARALLELISM": "false",

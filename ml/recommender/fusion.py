@@ -92,7 +92,8 @@ def fit_weights(
     """Learn the weights from what shoppers took next.
 
     Softmax cross-entropy of the next item among the candidates (items with an edge from the history, and the
-    200 most popular), L2-regularised, weights not negative: a reason never speaks against its item.
+    200 most popular), over the shoppers whose next item is one of them; L2-regularised; weights not negative: a
+    reason never speaks against its item.
     One set of weights per bucket of history lengths with at least 200 shoppers.
 
     Args:
@@ -109,6 +110,8 @@ def fit_weights(
         features, sizes, chosen = _candidates(
             recommender, [histories[user] for user in users], [targets[user] for user in users]
         )
+        if not len(chosen):
+            return dict(EQUAL_WEIGHTS)
         fitted = _fit_softmax(features, sizes, chosen)
         weights |= {(term, first): float(value) for term, value in zip(TERMS, fitted, strict=True)}
     return weights or dict(EQUAL_WEIGHTS)
@@ -161,22 +164,26 @@ def _buckets(histories: Sequence[Sequence[int]]) -> dict[int, NDArray[np.int64]]
 def _candidates(
     recommender: Recommender, histories: Sequence[Sequence[int]], targets: Sequence[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the terms of all candidates (m, terms), their number per user, and the row of each user's target."""
+    """Return the terms of all candidates (m, terms), their number per user, and the row of each target.
+
+    Only users whose target is a candidate are in it.
+    """
     popular = np.argsort(-recommender.popularity, kind="stable")[:POPULAR]
-    features: list[NDArray[np.float64]] = []
+    features: list[NDArray[np.float64]] = [np.zeros((0, len(TERMS)))]
     chosen: list[int] = []
-    done = 0
+    read = done = 0
     for block, terms in _term_blocks(recommender, histories):
-        for history, of_user in zip(block, terms, strict=True):
+        for history, target, of_user in zip(block, targets[read : read + len(block)], terms, strict=True):
             is_candidate = (of_user[:-1] > 0).any(axis=0)
             is_candidate[popular] = True
             is_candidate[list(history)] = False
-            target = targets[len(chosen)]
-            is_candidate[target] = True
-            chosen.append(done + int(is_candidate[:target].sum()))
-            features.append(of_user[:, is_candidate].T)
-            done += len(features[-1])
-    return np.concatenate(features), np.array([len(rows) for rows in features]), np.array(chosen)
+            # A target that no term reaches would only teach that every term is wrong.
+            if is_candidate[target]:
+                chosen.append(done + int(is_candidate[:target].sum()))
+                features.append(of_user[:, is_candidate].T)
+                done += len(features[-1])
+        read += len(block)
+    return np.concatenate(features), np.array([len(rows) for rows in features[1:]]), np.array(chosen)
 
 
 def _fit_softmax(

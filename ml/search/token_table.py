@@ -98,7 +98,7 @@ def token_table(
     share = np.array([occurrences[term] for term in frequent]) / sum(occurrences.values())
     start = _unit(encoded - encoded.mean(axis=0)) * (SIF / (SIF + share))[:, None]
     terms = _fit_terms(documents, vectors.astype(np.float64), frequent, start, seed)
-    grams, gram_vectors = _fit_trigrams(frequent, list(spread), terms)
+    grams, gram_vectors = _fit_trigrams(frequent, spread, terms)
     return TokenTable(frequent + grams, np.concatenate([terms, gram_vectors]).astype(np.float16))
 
 
@@ -125,9 +125,12 @@ def _fit_terms(
     return start + _ridge(bags, vectors[drawn] - bags @ start, TERM_PENALTY)
 
 
-def _fit_trigrams(frequent: list[str], words: list[str], terms: Floats) -> tuple[list[str], Floats]:
+def _fit_trigrams(frequent: list[str], spread: Counter[str], terms: Floats) -> tuple[list[str], Floats]:
     """Return the trigrams of the catalogue's words, the most frequent first, and vectors that add up to the terms."""
-    count = Counter(gram for word in words if not _CJK.match(word) for gram in trigrams(word))
+    count: Counter[str] = Counter()
+    for word, seen in spread.items():
+        if not _CJK.match(word):
+            count.update(dict.fromkeys(trigrams(word), seen))
     grams = [gram for gram, seen in count.most_common(TRIGRAMS) if seen >= MIN_DOCUMENTS]
     number = {gram: position for position, gram in enumerate(grams)}
     latin = [row for row, term in enumerate(frequent) if not _CJK.match(term)]

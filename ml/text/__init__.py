@@ -4,7 +4,7 @@ from ml.text.clean import detect_language, normalise
 from ml.text.mood import sentiment
 from ml.text.words import key_terms, lexical_terms, segment, tag, words
 
-# Part of the key of a stored vector: raise it with any change to what `normalise`, `lexical_terms` or `key_terms` return.
+# Part of the key of a stored vector: raise it when `normalise`, `lexical_terms` or `key_terms` return something else.
 PREPROCESSING_VERSION = 1
 
 __all__ = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -18,17 +19,25 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _CJK = re.compile(f"[{HAN}{KANA_HANGUL}]+")
 _RUN = re.compile(f"[{HAN}{KANA_HANGUL}]+|[^\\W_{HAN}{KANA_HANGUL}]+")
 
-NEGATIONS = frozenset("not no nor never none neither without cannot 不 没 没有 不是 无 非 别 未 不要 不会".split())
-# The stop-word lists were made for web pages: in a shop these words name goods and their properties.
-_SHOP_WORDS = frozenset(
-    "auth bill bottom case cases clear computer down face faces fire four free front full half high home inner inside "
-    "key keys kind large length little long lower mill mine minus number numbers open outside page pages part parts "
-    "plus point points ring room rooms side sides small smaller smallest system test text thick thin top width work "
-    "young 大 小".split()
-)
+# Listed as stop words but kept: negations, which turn a sentence round, and what names goods and their properties (the
+# lists were made from web pages).
+_KEPT = """
+not no nor never none neither without cannot 不 没 没有 不是 无 非 别 未 不要 不会
+bill bottom case cases clear computer down face faces fire four free front full half high home inner inside key keys
+kind large length little long lower mill minus number numbers open outside page pages part parts plus point points ring
+room rooms side sides small smaller smallest system test text thick thin top width work young 大 小
+"""
 # Penn Treebank and jieba tags by their first letters, the longest first.
 _POS = {
-    "en": [("NNP", "PROPN"), ("NN", "NOUN"), ("JJ", "ADJ"), ("VB", "VERB"), ("MD", "VERB"), ("RB", "ADV"), ("CD", "NUM")],
+    "en": [
+        ("NNP", "PROPN"),
+        ("NN", "NOUN"),
+        ("JJ", "ADJ"),
+        ("VB", "VERB"),
+        ("MD", "VERB"),
+        ("RB", "ADV"),
+        ("CD", "NUM"),
+    ],
     "zh": [
         *((flag, "PROPN") for flag in ("nr", "ns", "nt", "nz", "nrt", "eng")),
         *((flag, "NOUN") for flag in ("n", "vn", "l", "j")),
@@ -41,7 +50,7 @@ _POS = {
 
 
 def segment(text: str, lang: str) -> list[str]:
-    """Return the words of a text in order, as written and without punctuation: jieba for `zh`, letter runs otherwise."""
+    """Return the words of a text in order, as written, without punctuation: by jieba for `zh`, else by letter runs."""
     text = normalise(text)
     if lang != "zh":
         return _WORD.findall(text)
@@ -69,20 +78,21 @@ def words(text: str) -> list[str]:
 def lexical_terms(text: str) -> list[str]:
     """Return the terms of lexical search in order, repeated as often as they occur.
 
-    The rule is one that SQL can follow on a query without a dictionary: letter and digit runs in lower case as they are,
-    and every 1-, 2- and 3-gram of a run of Chinese, Japanese or Korean characters.
+    The rule is one that SQL can follow on a query without a dictionary: runs of letters and digits in lower case, and
+    every 1-, 2- and 3-gram of a run of Chinese, Japanese or Korean characters.
     """
     terms: list[str] = []
     for run in _RUN.findall(normalise(text).lower()):
         if _CJK.match(run):
-            terms.extend(run[start : start + n] for start in range(len(run)) for n in (1, 2, 3) if start + n <= len(run))
+            spans = ((at, at + n) for at in range(len(run)) for n in (1, 2, 3) if at + n <= len(run))
+            terms.extend(run[start:end] for start, end in spans)
         else:
             terms.append(run)
     return terms
 
 
 def key_terms(text: str, limit: int = 8) -> list[str]:
-    """Return up to `limit` nouns, adjectives and proper nouns in lower case, the most frequent first, then the earliest."""
+    """Return up to `limit` lower-case nouns, adjectives and proper nouns: the most frequent first, then the first."""
     tagged = tag(text, detect_language(text))
     counts = Counter(
         word.lower()
@@ -98,7 +108,7 @@ def stop_words() -> frozenset[str]:
     import stopwordsiso
 
     listed = stopwordsiso.stopwords(["zh", "en"])
-    return frozenset(word for word in listed if not word.endswith("n't")) - NEGATIONS - _SHOP_WORDS
+    return frozenset(word for word in listed if not word.endswith("n't")).difference(_KEPT.split())
 
 
 def _universal(flag: str, lang: str) -> str:
@@ -124,18 +134,24 @@ def _load_chinese() -> tuple[Any, Any]:
         """jieba without its cache file, which any user of the shared temporary folder could replace."""
 
         def initialize(self, dictionary: str | None = None) -> None:
-            if not self.initialized:
-                self.FREQ, self.total = self.gen_pfdict(self.get_dict_file())
-                self.initialized = True
+            self.FREQ, self.total = self.gen_pfdict(self.get_dict_file())
+            self.initialized: bool = True
 
     segmenter = Segmenter()
     segmenter.initialize()
     return segmenter, jieba.posseg.POSTokenizer(segmenter)
 
 
-def _english_tagger() -> Any:
+def _english_tagger() -> Callable[..., list[tuple[str, str]]]:
     with _LOADING:
-        from textblob.en import tag as pattern_tag
+        return _load_english()
 
-        pattern_tag("load", tokenize=False)
-        return pattern_tag
+
+@cache
+def _load_english() -> Callable[..., list[tuple[str, str]]]:
+    from textblob.en import tag as pattern_tag
+
+    # Its dictionaries are read by the first call.
+    pattern_tag("word", tokenize=False)
+    tagger: Callable[..., list[tuple[str, str]]] = pattern_tag
+    return tagger

@@ -37,11 +37,21 @@ from souk.sources.contract import CHUNK_ROWS, Dataset, Row, chunks, fingerprint,
 from souk.sources.lines import json_rows, open_bytes, require_columns, sample_columns
 
 MAPPING_NAME = "souk.yml"
-FIELDS: dict[str, list[str]] = {
-    "products": "item_id title description brand categories price currency attributes listed_at".split(),
-    "events": "event_id user_id item_id kind event_at session_id query_id quantity".split(),
-    "queries": "query_id user_id session_id query_text searched_at shown_item_ids".split(),
-    "reviews": "review_id user_id item_id rating body reviewed_at".split(),
+FIELDS: dict[str, tuple[str, ...]] = {
+    "products": (
+        "item_id",
+        "title",
+        "description",
+        "brand",
+        "categories",
+        "price",
+        "currency",
+        "attributes",
+        "listed_at",
+    ),
+    "events": ("event_id", "user_id", "item_id", "kind", "event_at", "session_id", "query_id", "quantity"),
+    "queries": ("query_id", "user_id", "session_id", "query_text", "searched_at", "shown_item_ids"),
+    "reviews": ("review_id", "user_id", "item_id", "rating", "body", "reviewed_at"),
 }
 REQUIRED: dict[str, tuple[str, ...]] = {
     "products": ("item_id", "title"),
@@ -59,7 +69,8 @@ TEXT_IDS = {"item_id", "user_id", "event_id", "session_id", "query_id", "review_
 LISTS = {"categories", "shown_item_ids"}
 TIMES = {"listed_at", "event_at", "searched_at", "reviewed_at"}
 CONTACT = {"name", "email", "phone"}
-KEYS = set("file columns constants separator attributes timestamp kinds contact delimiter header".split())
+SETTINGS = {"file", "separator", "timestamp", "delimiter", "header", "attributes"}
+MAPPINGS = ("columns", "constants", "kinds", "contact")
 
 
 @dataclass(frozen=True)
@@ -143,7 +154,7 @@ class Entity:
 
     def _map(self, row: Row) -> Row:
         mapped: Row = dict.fromkeys(FIELDS[self.name])
-        mapped |= {field: row.get(column) for field, column in self.columns.items()} | self.constants
+        mapped |= {field: row.get(column) for field, column in self.columns.items()} | dict(self.constants)
         for field, value in mapped.items():
             mapped[field] = self._value(field, value)
         if self.attributes:
@@ -272,10 +283,8 @@ def _only(mapping: Path, where: str, given: Mapping[str, object], known: set[str
 def _entity(mapping: Path, name: str, section: object, zone: tzinfo) -> Entity:
     if not isinstance(section, dict) or not isinstance(section.get("file"), str):
         raise _mistake(mapping, f"has no 'file' in {name}")
-    _only(mapping, name, section, KEYS)
-    columns, constants, kinds, contact = (
-        _pairs(mapping, name, section, key) for key in ("columns", "constants", "kinds", "contact")
-    )
+    _only(mapping, name, section, SETTINGS.union(MAPPINGS))
+    columns, constants, kinds, contact = (_pairs(mapping, name, section, key) for key in MAPPINGS)
     _only(mapping, f"the columns of {name}", columns, set(FIELDS[name]))
     _only(mapping, f"the constants of {name}", constants, set(FIELDS[name]))
     _only(mapping, f"the contact of {name}", contact, CONTACT)

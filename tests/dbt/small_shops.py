@@ -31,7 +31,9 @@ class Landing:
 
 
 @contextmanager
-def landing(dsn: str, shop: str, watermark: str, *, has_clock: bool = True, state: str = "complete") -> Iterator[Landing]:
+def landing(
+    dsn: str, shop: str, watermark: str, *, has_clock: bool = True, state: str = "complete"
+) -> Iterator[Landing]:
     with psycopg.connect(dsn) as connection:
         row = connection.execute(
             "insert into raw.landing (shop, source, manifest_hash, is_generated, has_clock, state, watermark)"
@@ -46,8 +48,8 @@ def land_tea(dsn: str) -> None:
         tea.add(
             "product",
             ("green", "龙井绿茶", "", "Leaf", ["Tea", "Green"], 10, "CNY"),
-            ("black", "Black tea", "Malty leaves from the hills of Assam, good with milk.", "Leaf", ["Tea", "Black"], 20, "CNY"),
-            ("puer", "Old puer", "<b>Aged</b> cake of leaves from Yunnan, earthy and dark.", None, ["Tea", "Puer"], 900, "CNY"),
+            ("black", "Black tea", "Malty leaves from Assam, good with milk.", "Leaf", ["Tea", "Black"], 20, "CNY"),
+            ("puer", "Old puer", "<b>Aged</b> leaves, earthy, dark and sweet.", None, ["Tea", "Puer"], 900, "CNY"),
             ("cup", "Clay cup", "Clay cup", "Kiln", ["Cups"], None, None),
         )
         tea.add(
@@ -75,7 +77,11 @@ def land_tea(dsn: str) -> None:
 
 def land_ordered(dsn: str) -> None:
     with landing(dsn, "ordered", "2000-01-01 00:00:01+00", has_clock=False) as ordered:
-        ordered.add("product", ("green", "Green", "", None, ["Tea"], 3, "USD"), ("cup", "Cup", "", None, ["Cups"], 3, "USD"))
+        ordered.add(
+            "product",
+            ("green", "Green", "", None, ["Tea"], 3, "USD"),
+            ("cup", "Cup", "", None, ["Cups"], 3, "USD"),
+        )
         ordered.add(
             "event",
             ("ann:0", "ann", "green", "purchase", "2000-01-01 00:00:00+00"),

@@ -15,16 +15,19 @@ pytestmark = pytest.mark.slow
 PREFIXES = {"staging": ("stg_",), "intermediate": ("int_",), "marts": ("dim_", "fct_", "rpt_")}
 
 
+def models_of(manifest: dict) -> list[dict]:
+    return [node for node in manifest["nodes"].values() if node["resource_type"] == "model"]
+
+
+def is_key_test(node: dict) -> bool:
+    return (node.get("test_metadata") or {}).get("name") == "unique_key"
+
+
 def broken_rules(manifest: dict) -> list[str]:
     """Every breach in a manifest, as one sentence."""
-    models = [node for node in manifest["nodes"].values() if node["resource_type"] == "model"]
-    keyed = {
-        node["attached_node"]
-        for node in manifest["nodes"].values()
-        if (node.get("test_metadata") or {}).get("name") == "unique_key"
-    }
+    keyed = {node["attached_node"] for node in manifest["nodes"].values() if is_key_test(node)}
     breaches = []
-    for model in models:
+    for model in models_of(manifest):
         name, layer = model["name"], model["fqn"][1]
         if not name.startswith(PREFIXES[layer]):
             breaches.append(f"{name} lies in {layer} without one of its prefixes")
@@ -40,9 +43,9 @@ def broken_rules(manifest: dict) -> list[str]:
             breaches.append(f"{name} has no contract")
         if not model["columns"]:
             breaches.append(f"{name} documents no column")
-        breaches += [f"{name}.{c['name']} is undocumented" for c in model["columns"].values() if not c["description"]]
-    for source in manifest["sources"].values():
-        breaches += [f"{source['name']}.{c['name']} is undocumented" for c in source["columns"].values() if not c["description"]]
+    for node in [*models_of(manifest), *manifest["sources"].values()]:
+        blank = [column["name"] for column in node["columns"].values() if not column["description"]]
+        breaches += [f"{node['name']}.{column} is undocumented" for column in blank]
     return breaches
 
 
@@ -52,11 +55,11 @@ def manifest(tmp_path_factory):
     names = ("HOST", "PORT", "USER", "PASSWORD", "DBNAME")
     # Parsing connects to nothing, so any value will do.
     environment = {f"SOUK_DBT_{name}": "1" for name in names} | {"PATH": "/usr/bin:/bin", "DO_NOT_TRACK": "1"}
-    project = str(REPOSITORY / "dbt")
+    project, output = str(REPOSITORY / "dbt"), str(target)
     # In another process and from the root of the repository: its folder `dbt` must not hide the package.
     done = subprocess.run(
         [sys.executable, "-c", "from dbt.cli.main import cli; cli()", "--quiet", "--warn-error", "parse"]
-        + ["--project-dir", project, "--profiles-dir", project, "--target-path", str(target), "--log-path", str(target)],
+        + ["--project-dir", project, "--profiles-dir", project, "--target-path", output, "--log-path", output],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,
@@ -68,7 +71,7 @@ def manifest(tmp_path_factory):
 
 
 def test_every_model_keeps_the_rules(manifest):
-    names = {node["name"] for node in manifest["nodes"].values() if node["resource_type"] == "model"}
+    names = {model["name"] for model in models_of(manifest)}
     assert names >= {"stg_shop__events", "dim_items", "fct_interactions", "dim_user_profiles"}
     assert broken_rules(manifest) == []
 
@@ -80,7 +83,7 @@ def test_the_rules_can_be_broken(manifest):
     damaged["nodes"] = {
         key: node
         for key, node in damaged["nodes"].items()
-        if (node.get("test_metadata") or {}).get("name") != "unique_key" or node["attached_node"] != "model.souk.dim_items"
+        if not (is_key_test(node) and node["attached_node"] == "model.souk.dim_items")
     }
     assert broken_rules(damaged) == [
         "items lies in marts without one of its prefixes",
@@ -104,6 +107,6 @@ def test_logic_has_unit_tests(manifest):
 
 
 def test_the_api_depends_on_every_mart(manifest):
-    marts = {node["unique_id"] for node in manifest["nodes"].values() if node["resource_type"] == "model" and node["fqn"][1] == "marts"}
+    marts = {model["unique_id"] for model in models_of(manifest) if model["fqn"][1] == "marts"}
     assert marts
     assert set(manifest["exposures"]["exposure.souk.sql_api"]["depends_on"]["nodes"]) == marts

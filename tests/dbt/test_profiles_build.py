@@ -71,7 +71,10 @@ def test_interests_are_the_hand_computed_shares(ask):
 
 
 def test_a_shopper_who_only_dislikes_has_no_interest(ask):
-    rows = ask("select interests_category, price_band, event_count, sentiment, lang from marts.dim_user_profiles where user_key = 'bob'")
+    rows = ask(
+        "select interests_category, price_band, event_count, sentiment, lang"
+        " from marts.dim_user_profiles where user_key = 'bob'"
+    )
     assert rows == [({}, None, 1, None, "en")]
 
 
@@ -81,7 +84,10 @@ def test_without_a_clock_nothing_decays(ask):
 
 
 def test_items_carry_bands_counts_and_language(ask):
-    rows = ask("select item_id, leaf_category, price_band, event_count, purchase_count, lang from marts.dim_items where shop = 'tea' order by 1")
+    rows = ask(
+        "select item_id, leaf_category, price_band, event_count, purchase_count, lang"
+        " from marts.dim_items where shop = 'tea' order by 1"
+    )
     assert rows == [
         ("black", "Black", "middle", 1, 0, "en"),
         ("cup", "Cups", None, 1, 0, "en"),

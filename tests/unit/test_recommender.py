@@ -158,7 +158,7 @@ def naive_score(model, history: list[int]) -> list[float]:
 
 @pytest.fixture(scope="module")
 def model():
-    return fit(catalogue(), walks(600))
+    return fit(catalogue(), walks(1500))
 
 
 class TestScore:
@@ -203,7 +203,7 @@ class TestFit:
         assert (7, 8) in as_dict(served.edges["transition"])
 
     def test_is_the_same_twice(self, model):
-        again = fit(catalogue(), walks(600))
+        again = fit(catalogue(), walks(1500))
         assert again.weights == model.weights
         assert all(np.array_equal(again.edges[kind].val, model.edges[kind].val) for kind in DECAYS)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from souk.sources.contract import Row
-from souk.sources.demo_shop.vocabulary import Picker, Vocabulary, load_vocabulary
+from souk.sources.demo_shop.vocabulary import CHINESE, LANGUAGES, Picker, Vocabulary, load_vocabulary
 
 DAYS = 180
 END = datetime(2026, 7, 1, tzinfo=UTC)  # exclusive: the last day is 2026-06-30
@@ -148,7 +148,8 @@ def product_row(catalogue: Catalogue, index: int) -> Row:
     category = words.categories[kind.category]
     picker = Picker(catalogue.draws[index].tolist())
     names = catalogue.names(index, language)
-    title = _title(words, picker, names, language, bool(category.is_coloured))
+    form = "book_titles" if kind.is_titled else "titles" if category.is_coloured else "plain_titles"
+    title = _title(words, picker, names, language, form)
     attributes = {names["spec_name"]: names["spec"]}
     if category.is_coloured:
         attributes[("colour", "颜色")[language]] = names["colour"]
@@ -168,13 +169,56 @@ def product_row(catalogue: Catalogue, index: int) -> Row:
     }
 
 
-def _title(words: Vocabulary, picker: Picker, names: dict[str, str], language: int, is_coloured: bool) -> str:
-    # Only books have no colour or model number that matters; beauty products keep theirs as a shade.
-    if "page" in names["spec"] or "页" in names["spec"] or names["spec_name"] in BOOK_SPECS:
-        form = "book_titles"
-    else:
-        form = "titles"
+def _title(words: Vocabulary, picker: Picker, names: dict[str, str], language: int, form: str) -> str:
     first, second = (picker.pick(words.phrases["book_words"][part])[language] for part in ("first", "second"))
-    title: str = picker.pick(words.phrases[form][("en", "zh")[language]])
-    title = title.format(**names, first=first, second=second)
+    template: str = picker.pick(words.phrases[form][LANGUAGES[language]])
+    title = template.format(**names, first=first, second=second)
     return title[0].upper() + title[1:]
+
+
+def _price(typical: float, level: float, language: int) -> float:
+    dollars: float = typical * 3.2 ** (level - 0.5)
+    if language == CHINESE:
+        return max(1.0, 10 * round(dollars * CNY_PER_USD / 10) - 1.0)
+    return max(1, round(dollars)) - 0.01
+
+
+def _good(catalogue: Catalogue, index: int, picker: Picker, language: int) -> str:
+    """Return a description of three to seven sentences."""
+    words, names = catalogue.words, catalogue.names(index, language)
+    kind = words.types[catalogue.kind[index]]
+    category = words.categories[kind.category]
+    names |= {"use": picker.pick(category.uses)[language], "aspect": picker.pick(category.aspects)[language]}
+    full_stop = (".", "。")[language]
+    features = [feature[language] + full_stop for feature in kind.features]
+    features.insert(0, features.pop(int(picker.chance(0.5)) + int(picker.chance(0.5))))
+
+    def say(form: str) -> str:
+        template: str = picker.pick(words.phrases[form][LANGUAGES[language]])
+        return template.format(**names)
+
+    sentences = [say("openings"), *features[: 2 + int(picker.chance(0.6))], say("specs")]
+    if category.is_coloured and picker.chance(0.6):
+        sentences.append(say("colour_notes"))
+    if picker.chance(0.7):
+        sentences.append(say("closings"))
+    return ("" if language == CHINESE else " ").join(sentence[0].upper() + sentence[1:] for sentence in sentences)
+
+
+def _description(catalogue: Catalogue, index: int, picker: Picker, title: str) -> str:
+    language = int(catalogue.language[index])
+    poor = POOR_KINDS[catalogue.poor[index]] if catalogue.poor[index] >= 0 else None
+    if poor == "empty":
+        return ""
+    if poor == "title":
+        return f"{title} {title}" if picker.chance(0.3) else title
+    if poor in {"short", "boilerplate"}:
+        phrases = catalogue.words.phrases[{"short": "too_short"}.get(poor, poor)]
+        return str(picker.pick(phrases[LANGUAGES[language]]))
+    if poor == "stuffing":
+        names, words = catalogue.names(index, language), catalogue.words.phrases["stuffing"][LANGUAGES[language]]
+        return " ".join(f"{names['type']} {picker.pick(words)}" for _ in range(9))
+    text = _good(catalogue, index, picker, 1 - language if poor == "wrong-language" else language)
+    if poor == "html":
+        return f'<div class="desc"><p style="font-size:12px">{text[:40]}&nbsp;<br/><br>{text[40:60]}</span><table><td>&amp;'
+    return text[: len(text) // 5].rstrip(" 。.") + "..." if poor == "truncated" else text

@@ -33,6 +33,7 @@ class ProductType:
         features: Sentences about it.
         followed_by: Indices of the types that its buyers come back for.
         is_consumable: Whether it is bought again when it runs out.
+        is_titled: Whether its products have titles of their own, as books do.
     """
 
     name: Pair
@@ -45,6 +46,7 @@ class ProductType:
     features: tuple[Pair, ...]
     followed_by: tuple[int, ...]
     is_consumable: bool
+    is_titled: bool
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def load_vocabulary() -> Vocabulary:
             features=_pairs(kind["features"]),
             followed_by=tuple(index[name] for name in kind.get("followed_by", [])),
             is_consumable=bool(kind.get("consumable")),
+            is_titled=bool(kind.get("titled")),
         )
         for category, leaf, kind in flat
     )

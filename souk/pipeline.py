@@ -1,0 +1,191 @@
+"""The stages of the recommendations run, as its DAG calls them.
+
+Each takes and returns a small JSON object: names, counts and hashes, never rows. A run is named by the release that it
+makes, and the release by what it is made from: the shop's landings, the encoder and the recipe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import closing
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from souk import landing, release
+from souk.errors import SoukError
+from souk.postgres import connect, connect_server
+from souk.settings import Settings
+from souk.sources import open_dataset
+from sql.migrate import MigrationError, migrate
+
+Stage = dict[str, Any]
+# Part of a release's name: raise it with any change to training or to what is served.
+RECIPE = 1
+
+
+def database(settings: Settings) -> str:
+    """Return the DSN of the souk database, started and migrated.
+
+    Raises:
+        SoukError: The server cannot be used, or a migration was edited.
+    """
+    dsn = connect_server(settings)
+    try:
+        migrate(dsn)
+    except MigrationError as error:
+        raise SoukError(str(error), "Restore the migration file.") from None
+    except psycopg.Error as error:
+        raise SoukError(f"Migration failed: {error}", "Check the rights of the database user.") from error
+    return dsn
+
+
+def land(params: Stage) -> Stage:
+    """Land the input, and the events that applications logged; name the run."""
+    settings = Settings.from_env()
+    dsn = database(settings)
+    path = Path(params["path"]) if params.get("path") else None
+    dataset = open_dataset(
+        params["source"], path, float(params.get("scale") or 1), int(params.get("seed") or 0), settings.home
+    )
+    landed = landing.land(dsn, settings, dataset)
+    landing.land_live_events(dsn, landed.shop)
+    encoder = params.get("model") or settings.encoder
+    with closing(connect(dsn)) as connection:
+        landings = connection.execute(
+            "select manifest_hash from raw.landing where shop = %s and state = 'complete' order by landing_no",
+            [landed.shop],
+        ).fetchall()
+        counted = connection.execute(
+            "select max(watermark), bool_or(is_generated), bool_and(has_clock) from raw.landing"
+            " where shop = %s and state = 'complete'",
+            [landed.shop],
+        ).fetchone()
+    watermark, is_generated, has_clock = counted or (None, False, True)
+    parts = [RECIPE, encoder, settings.encoder_max_tokens, *(row[0] for row in landings)]
+    content_hash = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return {
+        "shop": landed.shop,
+        "run_id": f"{landed.shop}-{content_hash[:12]}",
+        "release_id": f"{landed.shop}-{content_hash[:12]}",
+        "content_hash": content_hash,
+        "interval_end": watermark.isoformat() if isinstance(watermark, datetime) else None,
+        "encoder": encoder,
+        "is_generated": bool(is_generated),
+        "has_clock": bool(has_clock),
+        "rows": landing.count_rows(dsn, landed.shop),
+        "rejected": landed.rejected,
+        "is_new": landed.is_new,
+    }
+
+
+def build_profiles(landed: Stage) -> Stage:
+    """Build the marts with dbt, and hand the products to the lake."""
+    from souk.profiles import build_profiles as build
+
+    settings = Settings.from_env()
+    dsn = database(settings)
+    report = build(dsn, settings, landed["shop"])
+    with closing(connect(dsn)) as connection:
+        rows = connection.execute(
+            "select item_id, title, description, brand, categories, text_hash from marts.dim_items"
+            " where shop = %s order by item_id",
+            [landed["shop"]],
+        ).fetchall()
+    names = ("item_id", "title", "description", "brand", "categories", "text_hash")
+    schema = pa.schema([(n, pa.list_(pa.string()) if n == "categories" else pa.string()) for n in names])
+    target = settings.lake / landed["shop"] / "items.parquet"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    pq.write_table(pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], schema), partial)
+    partial.replace(target)
+    return {**_names(landed), "rows": report.rows, "models": report.models, "tests": report.tests}
+
+
+def encode(landed: Stage) -> Stage:
+    """Encode the descriptions that changed, with Spark."""
+    from spark_jobs.encode_items import encode_items
+    from spark_jobs.session import spark_session
+
+    settings = Settings.from_env()
+    folder = settings.lake / landed["shop"]
+    spark = spark_session("souk encode", settings.spark_master)
+    try:
+        report = encode_items(
+            spark,
+            folder / "items.parquet",
+            folder / "vectors",
+            landed["encoder"],
+            settings.encoder_max_tokens,
+            settings.models,
+        )
+    finally:
+        spark.stop()
+    return {**_names(landed), "vectors": {**asdict(report), "quarantined": len(report.quarantined)}}
+
+
+def train(landed: Stage) -> Stage:
+    """Fit the recommender, the inverted index and the query encoder; write the release's files."""
+    from souk.training import train_release
+
+    settings = Settings.from_env()
+    dsn = database(settings)
+    folder = settings.lake / landed["shop"] / "releases" / landed["release_id"]
+    manifest = folder / "manifest.json"
+    if manifest.exists():
+        counts = json.loads(manifest.read_text())
+    else:
+        try:
+            counts = train_release(dsn, settings, landed["shop"], landed["encoder"], folder)
+        except ValueError as error:
+            raise SoukError(f"Training failed: {error}", "Check SOUK_ENCODER and the gate of the stage before.") from error
+        manifest.write_text(json.dumps(counts))
+    return {**_names(landed), "rows": counts}
+
+
+def load(landed: Stage, trained: Stage) -> Stage:
+    """Copy the release into Postgres as a hidden candidate."""
+    settings = Settings.from_env()
+    dsn = database(settings)
+    name = landed["release_id"]
+    with closing(connect(dsn)) as connection:
+        state = release.state_of(connection, name)
+        kept = connection.execute("select to_regclass(%s)", [f"serving.{release.partition('item', name)}"]).fetchone()
+    if state is not None and state != "candidate" and kept and kept[0]:
+        return {**_names(landed), "rows": trained["rows"], "is_new": False}
+    entry = release.Release(
+        release_id=name,
+        shop=landed["shop"],
+        content_hash=landed["content_hash"],
+        interval_end=datetime.fromisoformat(landed["interval_end"]) if landed["interval_end"] else None,
+        encoder=landed["encoder"],
+        is_generated=landed["is_generated"],
+        has_clock=landed["has_clock"],
+    )
+    folder = settings.lake / landed["shop"] / "releases" / name
+    counts = release.load(dsn, entry, folder, trained["rows"]["events"])
+    return {**_names(landed), "rows": counts, "is_new": True}
+
+
+def publish(loaded: Stage) -> Stage:
+    """Show the audited release to readers."""
+    dsn = database(Settings.from_env())
+    release.mark_audited(dsn, loaded["release_id"])
+    outcome = release.publish(dsn, loaded["release_id"])
+    if outcome == "refused":
+        raise SoukError(
+            f"Release {loaded['release_id']} ends before the one that is shown", "Land newer data, or roll back first."
+        )
+    return {**_names(loaded), "rows": loaded["rows"], "outcome": outcome}
+
+
+def _names(stage: Stage) -> Stage:
+    kept = ("shop", "run_id", "release_id", "content_hash", "is_generated")
+    return {name: stage[name] for name in kept}
+
