@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +20,18 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from souk.errors import SoukError
-from souk.postgres import connect
+from souk.postgres import connect, connect_server
+from souk.settings import Settings
+from souk.suites import SUITES, Part, Rule
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from great_expectations.core import ExpectationSuiteValidationResult
 
 logger = logging.getLogger(__name__)
 
-DIMENSION = 384
-# Shares of an unexpected value would need samples; counts do not.
+# BOOLEAN_ONLY would not say how many rows are wrong; this says so and still carries no sample.
 COUNTS_ONLY = {"result_format": "BASIC", "partial_unexpected_count": 0}
+ROW_COUNT = "expect_table_row_count_to_equal"
 
 
 class GateFailed(SoukError):
@@ -51,40 +53,6 @@ class Verdict:
     is_passed: bool
     evaluated: int
     sentence: str
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One expectation.
-
-    Attributes:
-        expectation: Class name in `great_expectations.expectations`.
-        fault: What is wrong with the rows that break it; reads on after "3 of 10 items".
-        arguments: Arguments of the class.
-    """
-
-    expectation: str
-    fault: str
-    arguments: Mapping[str, object]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One table of a suite.
-
-    Attributes:
-        name: Its key in the manifest.
-        noun: What its rows are, in the plural.
-        rows: A query, or a function that reads the columns that the rules need from Parquet.
-        rules: Expectations beside the row count.
-        may_be_empty: Whether the manifest may promise no rows.
-    """
-
-    name: str
-    noun: str
-    rows: sql.Composable | Callable[[], pd.DataFrame]
-    rules: tuple[Rule, ...] = ()
-    may_be_empty: bool = False
 
 
 @dataclass
@@ -125,6 +93,20 @@ def check(dsn: str, lake: Path, gate: str, stage: Mapping[str, Any]) -> Verdict:
     return verdict
 
 
+def guard(gate: str, stage: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a gate with the settings of the environment.
+
+    Returns:
+        What the stage returned, with the verdict.
+
+    Raises:
+        GateFailed: The gate is red.
+    """
+    settings = Settings.from_env()
+    verdict = check(connect_server(settings), settings.lake, gate, stage)
+    return {**stage, "verdict": verdict.sentence}
+
+
 def _evaluate(dsn: str, parts: tuple[Part, ...], manifest: Mapping[str, int], findings: _Findings) -> None:
     # Read when the library is imported.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
@@ -140,11 +122,9 @@ def _evaluate(dsn: str, parts: tuple[Part, ...], manifest: Mapping[str, int], fi
         if expected == 0 and not part.may_be_empty:
             findings.faults.append(f"there are no {part.noun}")
             continue
-        rules = (Rule("ExpectTableRowCountToEqual", "row count", {"value": expected}), *(part.rules if expected else ()))
-        suite = gx.ExpectationSuite(
-            name=part.name,
-            expectations=[getattr(gxe, rule.expectation)(**rule.arguments, meta={"fault": rule.fault}) for rule in rules],
-        )
+        rules = [Rule("ExpectTableRowCountToEqual", "", {"value": expected}), *(part.rules if expected else ())]
+        expectations = [getattr(gxe, rule.expectation)(**rule.arguments, meta={"fault": rule.fault}) for rule in rules]
+        suite = gx.ExpectationSuite(name=part.name, expectations=expectations)
         if isinstance(part.rows, sql.Composable):
             # SQLAlchemy reads a colon as the start of a parameter.
             query = part.rows.as_string().replace(":", r"\:")
@@ -155,26 +135,33 @@ def _evaluate(dsn: str, parts: tuple[Part, ...], manifest: Mapping[str, int], fi
         _judge(part, expected, len(rules), batch.validate(suite, result_format=COUNTS_ONLY), findings)
 
 
-def _judge(part: Part, expected: int, rules: int, outcome: Any, findings: _Findings) -> None:  # noqa: ANN401 - untyped library
-    """Add what a suite found in one table; an expectation without a result is a fault."""
-    results = outcome.results
-    findings.evaluated += len(results)
+def _judge(
+    part: Part, expected: int, rules: int, outcome: ExpectationSuiteValidationResult, findings: _Findings
+) -> None:
+    """Add what a suite found in one table; a rule without a result is a fault."""
+    findings.evaluated += len(outcome.results)
     findings.counts.append(f"{expected:,} {part.noun}")
-    if any(result.exception_info.get("raised_exception") is not False for result in results) or len(results) < rules:
+    # Without the key, the value is a collection of exceptions.
+    raised = any(result.exception_info.get("raised_exception") is not False for result in outcome.results)
+    if raised or len(outcome.results) < rules:
         findings.faults.append(f"the rules for {part.noun} did not evaluate")
         return
-    broken = [result for result in results if not result.success]
-    # A wrong number of rows explains the other faults.
-    for result in sorted(broken, key=lambda result: result.expectation_config.type != "expect_table_row_count_to_equal"):
-        found = result.result
-        if result.expectation_config.type == "expect_table_row_count_to_equal":
-            findings.faults.append(f"there are {found['observed_value']:,} {part.noun}, but {expected:,} were written")
-        elif "unexpected_count" in found:
-            count = f"{found['unexpected_count']:,} of {found['element_count']:,} {part.noun}"
-            findings.faults.append(f"{count} {result.expectation_config.meta['fault']}")
+    broken = {result.expectation_config.type: result for result in outcome.results if not result.success}
+    if ROW_COUNT in broken:
+        # It explains whatever else is wrong.
+        found = broken[ROW_COUNT].result["observed_value"]
+        findings.faults.append(f"there are {found:,} {part.noun}, but the manifest promises {expected:,}")
+        return
+    for result in outcome.results:
+        if result.success:
+            continue
+        fault = result.expectation_config.meta["fault"]
+        if "unexpected_count" in result.result:
+            count, total = result.result["unexpected_count"], result.result["element_count"]
+            findings.faults.append(f"{count:,} of {total:,} {part.noun} {fault}")
         else:
-            findings.faults.append(f"the {part.noun} {result.expectation_config.meta['fault']}")
-    if not broken and not outcome.success:
+            findings.faults.append(f"the {part.noun} {fault}")
+    if not outcome.success and not broken:
         findings.faults.append(f"the suite for {part.noun} failed without a reason")
 
 
@@ -209,258 +196,3 @@ def _url(dsn: str) -> str:
     login = f"{quote(parts.pop('user', ''), safe='')}:{quote(parts.pop('password', ''), safe='')}"
     place = f"{parts.pop('host', 'localhost')}:{parts.pop('port', '5432')}/{quote(parts.pop('dbname', ''), safe='')}"
     return f"postgresql+psycopg://{login}@{place}?{urlencode(parts)}"
-
-
-def _filled(column: str, fault: str) -> Rule:
-    return Rule("ExpectColumnValuesToNotBeNull", fault, {"column": column})
-
-
-def _between(column: str, fault: str, low: float | None, high: float | None, *, strict: bool = False) -> Rule:
-    limits = {"min_value": low, "max_value": high, "strict_min": strict}
-    return Rule("ExpectColumnValuesToBeBetween", fault, {"column": column, **limits})
-
-
-def _unique(column: str, fault: str) -> Rule:
-    return Rule("ExpectColumnValuesToBeUnique", fault, {"column": column})
-
-
-def _never(column: str, fault: str) -> Rule:
-    return Rule("ExpectColumnValuesToBeInSet", fault, {"column": column, "value_set": [False]})
-
-
-PSEUDONYM = Rule(
-    "ExpectColumnValuesToMatchRegex",
-    "carry a user id that is no pseudonym",
-    {"column": "user_key", "regex": "^[A-Za-z0-9_:-]{16,}$"},
-)
-# The upper limit refuses infinity, and in Postgres NaN, which is larger than any number there.
-POSITIVE = _between("val", "have a value that is not a positive finite number", 0, 1e9, strict=True)
-
-
-def _landed(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
-    def rows(query: str) -> sql.Composable:
-        return sql.SQL(query + " where shop = {}").format(stage["shop"])
-
-    return (
-        Part(
-            "product",
-            "products",
-            rows("select nullif(btrim(title), '') as title, price from raw.product"),
-            (_filled("title", "have no title"), _between("price", "have a negative price", 0, None)),
-        ),
-        Part(
-            "event",
-            "events",
-            rows("select user_key, event_at > now() + interval '1 day' as is_future from raw.event"),
-            (PSEUDONYM, _never("is_future", "lie in the future")),
-        ),
-        Part(
-            "query",
-            "queries",
-            rows("select nullif(btrim(query_text), '') as query_text from raw.query"),
-            (_filled("query_text", "have no text"),),
-            may_be_empty=True,
-        ),
-        Part("review", "reviews", rows("select user_key from raw.review"), (PSEUDONYM,), may_be_empty=True),
-    )
-
-
-def _profiles(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
-    def rows(query: str) -> sql.Composable:
-        return sql.SQL(query + " where mart.shop = {}").format(stage["shop"])
-
-    return (
-        Part(
-            "dim_items",
-            "items",
-            rows("select item_id, nullif(btrim(title), '') as title, text_hash, event_count from marts.dim_items as mart"),
-            (
-                _filled("title", "have no title"),
-                _unique("item_id", "share their id with another"),
-                _filled("text_hash", "have no text hash"),
-                _between("event_count", "have a negative number of events", 0, None),
-            ),
-        ),
-        Part(
-            "fct_interactions",
-            "interactions",
-            rows(
-                "select mart.user_key, mart.strength, item.item_id from marts.fct_interactions as mart"
-                " left join marts.dim_items as item using (shop, item_id)"
-            ),
-            (
-                PSEUDONYM,
-                _filled("item_id", "are with an unknown item"),
-                _between("strength", "have a strength outside -1 to 1", -1, 1),
-            ),
-        ),
-        Part(
-            "dim_user_profiles",
-            "profiles",
-            rows("select user_key, event_count, sentiment from marts.dim_user_profiles as mart"),
-            (
-                PSEUDONYM,
-                _unique("user_key", "share their shopper with another"),
-                _between("event_count", "have a negative number of events", 0, None),
-                _between("sentiment", "have a sentiment outside -1 to 1", -1, 1),
-            ),
-        ),
-    )
-
-
-def _encoded(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
-    return (
-        Part(
-            "vectors",
-            "vectors",
-            lambda: _read_vectors(lake),
-            (
-                _unique("item_id", "share their item with another"),
-                _filled("known_item_id", "belong to an unknown item"),
-                _between("dimension", f"do not have {DIMENSION} dimensions", DIMENSION, DIMENSION),
-                _filled("norm", "are not finite"),
-                _between("norm", "are not of unit length", 0.999, 1.001),
-            ),
-        ),
-    )
-
-
-def _trained(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
-    return (
-        Part(
-            "edges",
-            "edges",
-            lambda: _read_edges(lake),
-            (
-                _filled("known_src", "start at an unknown item"),
-                _filled("known_dst", "lead to an unknown item"),
-                _never("is_loop", "lead back to where they start"),
-                _filled("val", "have no finite value"),
-                POSITIVE,
-            ),
-        ),
-        Part(
-            "weights",
-            "weights",
-            lambda: _read(lake / "trained" / "weights.parquet", ["term", "min_history", "val"]),
-            (
-                _terms(),
-                _filled("val", "are not finite"),
-                _between("val", "are negative or not finite", 0, 1e9),
-                _between("min_history", "are for a history below 1", 1, None),
-            ),
-        ),
-    )
-
-
-def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
-    def rows(query: str) -> sql.Composable:
-        return sql.SQL(query + " where served.release_id = {}").format(stage["release_id"])
-
-    item = " left join serving.item as item on item.release_id = served.release_id and item.item_id = "
-    return (
-        Part(
-            "item",
-            "items",
-            rows(
-                "select nullif(btrim(title), '') as title, l2_norm(text_vector) as norm, popularity"
-                " from serving.item as served"
-            ),
-            (
-                _filled("title", "have no title"),
-                # A zero vector would be left out of the index without a word.
-                _between("norm", "have a vector that is not of unit length", 0.99, 1.01),
-                _between("popularity", "have a popularity outside 0 to 1", 0, 1),
-            ),
-        ),
-        Part(
-            "edge",
-            "edges",
-            rows(f"select served.val, item.item_id from serving.edge as served{item}served.dst"),
-            (_filled("item_id", "lead to an unknown item"), POSITIVE),
-        ),
-        Part("weight", "weights", rows("select term, val from serving.weight as served"), (_terms(),)),
-        Part(
-            "token_vector",
-            "token vectors",
-            rows("select l2_norm(vec) as val from serving.token_vector as served"),
-            (_between("val", "are not finite", 0, 1e9),),
-        ),
-        Part(
-            "posting",
-            "postings",
-            rows(f"select served.weight as val, item.item_id from serving.posting as served{item}served.item_id"),
-            (_filled("item_id", "are of an unknown item"), POSITIVE),
-        ),
-        Part(
-            "user_profile",
-            "profiles",
-            rows("select user_key, cardinality(history) as history from serving.user_profile as served"),
-            (PSEUDONYM, _between("history", "have more than 20 items of history", 0, 20)),
-        ),
-        Part("seen", "seen items", rows("select user_key from serving.seen as served"), (PSEUDONYM,)),
-    )
-
-
-def _terms() -> Rule:
-    from ml.recommender.fusion import TERMS
-
-    fault = "are not those of the terms of the score"
-    return Rule("ExpectColumnDistinctValuesToEqualSet", fault, {"column": "term", "value_set": list(TERMS)})
-
-
-def _read(path: Path, columns: list[str]) -> pd.DataFrame:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path, columns=columns).to_pandas()
-
-
-def _read_vectors(lake: Path) -> pd.DataFrame:
-    """Return item_id, known_item_id, dimension and norm of every vector; norm is null where it is not finite."""
-    import numpy as np
-    import pandas as pd
-
-    frames = [_lengths(batch) for batch in _vector_batches(lake / "vectors")]
-    frame = pd.concat(frames, ignore_index=True)
-    frame["norm"] = frame["norm"].where(np.isfinite(frame["norm"]))
-    known = _read(lake / "items.parquet", ["item_id"])["item_id"]
-    frame["known_item_id"] = frame["item_id"].where(frame["item_id"].isin(known))
-    return frame
-
-
-def _vector_batches(folder: Path) -> Iterator[Any]:
-    import pyarrow.parquet as pq
-
-    for path in sorted(folder.glob("*.parquet")):
-        yield from pq.ParquetFile(path).iter_batches(4096, columns=["item_id", "vector"])
-
-
-def _lengths(batch: Any) -> pd.DataFrame:  # noqa: ANN401 - untyped library
-    """Return dimension and norm of the vectors of a record batch, whatever lengths they have."""
-    import numpy as np
-    import pandas as pd
-
-    vectors = batch.column("vector")
-    dimensions = vectors.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-    values = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-    squares = np.bincount(np.repeat(np.arange(len(dimensions)), dimensions), values**2, minlength=len(dimensions))
-    return pd.DataFrame({"item_id": batch.column("item_id").to_pandas(), "dimension": dimensions, "norm": squares**0.5})
-
-
-def _read_edges(lake: Path) -> pd.DataFrame:
-    """Return the known ends of every edge, whether it is a loop, and its value."""
-    frame = _read(lake / "trained" / "edges.parquet", ["src", "dst", "val"])
-    known = _read(lake / "items.parquet", ["item_id"])["item_id"]
-    frame["is_loop"] = frame["src"] == frame["dst"]
-    for end in ("src", "dst"):
-        frame[f"known_{end}"] = frame.pop(end).where(lambda ids: ids.isin(known))
-    return frame
-
-
-SUITES: dict[str, Callable[[Path, Mapping[str, Any]], tuple[Part, ...]]] = {
-    "landed": _landed,
-    "profiles": _profiles,
-    "encoded": _encoded,
-    "trained": _trained,
-    "candidate": _candidate,
-}

@@ -91,13 +91,13 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
 
 def _histories(
     events: list[tuple[Any, ...]], number: dict[str, int]
-) -> tuple[dict[str, list[int]], dict[str, set[str]]]:
+) -> tuple[dict[str, list[int]], dict[str, list[str]]]:
     """Return what each user took, in time order, and everything that each has dealt with."""
     sequences: dict[str, list[int]] = defaultdict(list)
-    seen: dict[str, set[str]] = defaultdict(set)
+    seen: dict[str, dict[str, None]] = defaultdict(dict)
     for user, item, is_liked in events:
         if item in number:
-            seen[user].add(item)
+            seen[user][item] = None
             if is_liked:
                 sequences[user].append(number[item])
-    return dict(sequences), {user: set(sorted(items)) for user, items in seen.items()}
+    return dict(sequences), {user: list(items) for user, items in seen.items()}

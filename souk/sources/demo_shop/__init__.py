@@ -28,7 +28,7 @@ from souk.sources.demo_shop.vocabulary import LANGUAGES, PHRASES, WORDS, Picker
 VERSION = "1"  # raised with every change of the output
 ITEMS, USERS = 1_200, 2_000
 LARGEST_SCALE = 1_000
-REVIEWED_SHARE = 0.62
+REVIEWED_SHARE = 0.75
 
 
 def open_demo_shop(scale: float, seed: int) -> DemoShop:

@@ -220,5 +220,5 @@ def _description(catalogue: Catalogue, index: int, picker: Picker, title: str) -
         return " ".join(f"{names['type']} {picker.pick(words)}" for _ in range(9))
     text = _good(catalogue, index, picker, 1 - language if poor == "wrong-language" else language)
     if poor == "html":
-        return f'<div class="desc"><p style="font-size:12px">{text[:40]}&nbsp;<br/><br>{text[40:60]}</span><table><td>&amp;'
+        return f'<div class="desc"><p style="font-size:12px">{text[:40]}&nbsp;<br/>{text[40:60]}</span><table>&amp;'
     return text[: len(text) // 5].rstrip(" 。.") + "..." if poor == "truncated" else text

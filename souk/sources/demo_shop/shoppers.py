@@ -13,7 +13,7 @@ from souk.sources.demo_shop.vocabulary import CHINESE, ENGLISH, Vocabulary
 KINDS = ("view", "click", "cart", "purchase", "dislike", "return")
 VIEW, CLICK, CART, PURCHASE, DISLIKE, RETURN = range(6)
 BLOCK = 1_000
-SHOWN = 8
+SHOWN = 10
 NAMED = {"alice": (ENGLISH, ("Outdoors", "Kitchen")), "小明": (CHINESE, ("Tea", "Electronics"))}
 MOST_SESSIONS = 60
 Bools = NDArray[np.bool_]
@@ -89,7 +89,7 @@ def draw_shoppers(words: Vocabulary, seed: int, first: int, count: int) -> Shopp
     categories = np.array([kind.category for kind in words.types])
     taste = rng.standard_gamma(0.35, (count, len(words.categories))) + 0.01
     language = (rng.random(count) < 0.5).astype(np.int64)
-    sessions = np.minimum(1 + np.exp(1.05 + 0.85 * rng.standard_normal(count)).astype(np.int64), MOST_SESSIONS)
+    sessions = np.minimum(1 + np.exp(1.2 + 0.85 * rng.standard_normal(count)).astype(np.int64), MOST_SESSIONS)
     joined = np.where(rng.random(count) < 0.3, rng.random(count) * 0.8, 0.0)
     if first == 0:
         for number, (tongue, loved) in enumerate(NAMED.values()):
@@ -161,17 +161,17 @@ class Simulation:
         rng, catalogue = self.rng, self.catalogue
         target = self._target(user, at)
         kind = np.where(target >= 0, catalogue.kind[target], self._type(user, at))
-        is_search = rng.random(len(user)) < 0.42
+        is_search = rng.random(len(user)) < 0.38
         shown = self._shown(user, at, kind, target)
         fit = self._fit(user, shown)
         fit[shown == target[:, None]] += 3.0
         bias = 1 / (1 + 0.3 * np.arange(SHOWN))
-        clicked = (shown >= 0) & (rng.random(shown.shape) < bias / (1 + np.exp(-0.5 - 0.9 * fit)))
-        carted = clicked & (rng.random(shown.shape) < 0.7 / (1 + np.exp(1.1 - fit)))
+        clicked = (shown >= 0) & (rng.random(shown.shape) < bias / (1 + np.exp(-0.6 - 0.9 * fit)))
+        carted = clicked & (rng.random(shown.shape) < 0.75 / (1 + np.exp(1.0 - fit)))
         best = np.where(carted, fit, -np.inf).argmax(axis=1)
         bought = np.zeros_like(carted)
         row = np.arange(len(user))
-        bought[row, best] = carted[row, best] & (rng.random(len(user)) < 0.78)
+        bought[row, best] = carted[row, best] & (rng.random(len(user)) < 0.82)
 
         companion, via_cart = self._companion(at, shown, clicked, carted, best)
         extra_click = (companion >= 0) & (rng.random(len(user)) < np.where(via_cart, 0.65, 0.45))

@@ -1,0 +1,5 @@
+"""`python -m souk`."""
+
+from souk.cli import main
+
+raise SystemExit(main())

