@@ -115,7 +115,7 @@ def _evaluate(dsn: str, parts: tuple[Part, ...], manifest: Mapping[str, int], fi
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
-    tables = context.data_sources.add_postgres("tables", connection_string=_url(dsn), create_temp_table=False)
+    tables = context.data_sources.add_postgres("tables", connection_string=sqlalchemy_url(dsn), create_temp_table=False)
     files = context.data_sources.add_pandas("files")
     for part in parts:
         expected = manifest[part.name]
@@ -190,7 +190,7 @@ def _record(dsn: str, stage: Mapping[str, Any], verdict: Verdict) -> str:
     return f"Release {served[0]} keeps serving." if served else "Nothing is published yet."
 
 
-def _url(dsn: str) -> str:
+def sqlalchemy_url(dsn: str) -> str:
     """Return a DSN as SQLAlchemy writes it."""
     parts = {key: str(value) for key, value in conninfo_to_dict(dsn).items()}
     login = f"{quote(parts.pop('user', ''), safe='')}:{quote(parts.pop('password', ''), safe='')}"

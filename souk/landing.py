@@ -263,6 +263,8 @@ def _move(connection: Connection, dataset: Dataset, landing_no: int) -> None:
         " watermark = (select max(event_at) from raw.event where landing_no = %s) where landing_no = %s",
         [landing_no, landing_no],
     )
+    # Without statistics the first build of the marts picks nested loops.
+    connection.execute("analyze raw.landing, raw.product, raw.event, raw.query, raw.review")
     connection.commit()
 
 

@@ -1,12 +1,12 @@
 """What the gates demand: one suite per stage, each a list of tables with the rules for their rows.
 
-A query or a reader hands a rule only the columns that it needs. Keys that a table's own constraints hold are not checked
-again.
+A query or a reader hands a rule only the columns that it needs. Keys that a table's own constraints hold are not
+checked again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from psycopg import sql
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 DIMENSION = 384
 
@@ -74,10 +73,16 @@ def _never(column: str, fault: str) -> Rule:
 PSEUDONYM = Rule(
     "ExpectColumnValuesToMatchRegex",
     "carry a user id that is no pseudonym",
-    {"column": "user_key", "regex": "^[A-Za-z0-9_:-]{16,}$"},
+    {"column": "user_key", "regex": "^u[0-9]+_[0-9a-f]{32}$"},
 )
 # The upper limit refuses infinity, and in Postgres NaN, which is larger than any number there.
 POSITIVE = _between("val", "have a value that is not a positive finite number", 0, 1e9, strict=True)
+UNIT_VECTORS = (
+    _between("dimension", f"do not have {DIMENSION} dimensions", DIMENSION, DIMENSION),
+    _filled("norm", "are not finite"),
+    # Half precision moves the length a little. A zero vector would be left out of the index without a word.
+    _between("norm", "are not of unit length", 0.99, 1.01),
+)
 
 
 def _landed(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
@@ -154,46 +159,43 @@ def _profiles(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
 
 
 def _encoded(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
-    return (
-        Part(
-            "vectors",
-            "vectors",
-            lambda: _read_vectors(lake),
-            (
-                _unique("item_id", "share their item with another"),
-                _filled("known_item_id", "belong to an unknown item"),
-                _between("dimension", f"do not have {DIMENSION} dimensions", DIMENSION, DIMENSION),
-                _filled("norm", "are not finite"),
-                _between("norm", "are not of unit length", 0.999, 1.001),
-            ),
-        ),
+    def vectors() -> pd.DataFrame:
+        return _lengths(sorted((lake / "vectors").glob("*.parquet")), "vector", lake / "items.parquet")
+
+    rules = (
+        _unique("item_id", "share their item with another"),
+        _filled("known_item_id", "belong to an unknown item"),
+        *UNIT_VECTORS,
     )
+    return (Part("vectors", "vectors", vectors, rules),)
 
 
 def _trained(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
+    folder = lake / "releases" / str(stage["release_id"])
     return (
         Part(
+            "item",
+            "items",
+            lambda: _lengths([folder / "item.parquet"], "text_vector", lake / "items.parquet"),
+            (_unique("item_id", "are there twice"), _filled("known_item_id", "are not in the marts"), *UNIT_VECTORS),
+        ),
+        Part(
+            "edge",
             "edges",
-            "edges",
-            lambda: _read_edges(lake),
+            lambda: _edges(folder),
             (
                 _filled("known_src", "start at an unknown item"),
                 _filled("known_dst", "lead to an unknown item"),
                 _never("is_loop", "lead back to where they start"),
-                _filled("val", "have no finite value"),
+                _filled("val", "have no value"),
                 POSITIVE,
             ),
         ),
         Part(
+            "weight",
             "weights",
-            "weights",
-            lambda: _read(lake / "trained" / "weights.parquet", ["term", "min_history", "val"]),
-            (
-                _terms(),
-                _filled("val", "are not finite"),
-                _between("val", "are negative or not finite", 0, 1e9),
-                _between("min_history", "are for a history below 1", 1, None),
-            ),
+            lambda: _read(folder / "weight.parquet", ["term", "val"]),
+            (_terms(), _filled("val", "are not numbers"), _between("val", "are negative or infinite", 0, 1e9)),
         ),
     )
 
@@ -213,7 +215,6 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
             ),
             (
                 _filled("title", "have no title"),
-                # A zero vector would be left out of the index without a word.
                 _between("norm", "have a vector that is not of unit length", 0.99, 1.01),
                 _between("popularity", "have a popularity outside 0 to 1", 0, 1),
             ),
@@ -250,8 +251,8 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
 def _terms() -> Rule:
     from ml.recommender.fusion import TERMS
 
-    fault = "are not those of the terms of the score"
-    return Rule("ExpectColumnDistinctValuesToEqualSet", fault, {"column": "term", "value_set": list(TERMS)})
+    fault = "leave out a term of the score"
+    return Rule("ExpectColumnDistinctValuesToContainSet", fault, {"column": "term", "value_set": list(TERMS)})
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:
@@ -260,45 +261,39 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     return pq.read_table(path, columns=columns).to_pandas()
 
 
-def _read_vectors(lake: Path) -> pd.DataFrame:
+def _lengths(files: list[Path], column: str, items: Path) -> pd.DataFrame:
     """Return item_id, known_item_id, dimension and norm of every vector; norm is null where it is not finite."""
     import numpy as np
     import pandas as pd
+    import pyarrow.parquet as pq
 
-    frames = [_lengths(batch) for batch in _vector_batches(lake / "vectors")]
+    frames = []
+    for batch in (
+        batch for file in files for batch in pq.ParquetFile(file).iter_batches(4096, columns=["item_id", column])
+    ):
+        # Lists of their own lengths: a vector that is cut short must not take numbers of its neighbour.
+        vectors = batch.column(column)
+        dimensions = vectors.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+        values = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+        owners = np.repeat(np.arange(len(dimensions)), dimensions)
+        norms = np.sqrt(np.bincount(owners, values**2, minlength=len(dimensions)))
+        ids = batch.column("item_id").to_pandas()
+        frames.append(pd.DataFrame({"item_id": ids, "dimension": dimensions, "norm": norms}))
     frame = pd.concat(frames, ignore_index=True)
     frame["norm"] = frame["norm"].where(np.isfinite(frame["norm"]))
-    known = _read(lake / "items.parquet", ["item_id"])["item_id"]
+    known = _read(items, ["item_id"])["item_id"]
     frame["known_item_id"] = frame["item_id"].where(frame["item_id"].isin(known))
     return frame
 
 
-def _vector_batches(folder: Path) -> Iterator[pa.RecordBatch]:
-    import pyarrow.parquet as pq
-
-    for path in sorted(folder.glob("*.parquet")):
-        yield from pq.ParquetFile(path).iter_batches(4096, columns=["item_id", "vector"])
-
-
-def _lengths(batch: pa.RecordBatch) -> pd.DataFrame:
-    """Return dimension and norm of the vectors of a record batch, whatever lengths they have."""
-    import numpy as np
-    import pandas as pd
-
-    vectors = batch.column("vector")
-    dimensions = vectors.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-    values = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-    squares = np.bincount(np.repeat(np.arange(len(dimensions)), dimensions), values**2, minlength=len(dimensions))
-    return pd.DataFrame({"item_id": batch.column("item_id").to_pandas(), "dimension": dimensions, "norm": squares**0.5})
-
-
-def _read_edges(lake: Path) -> pd.DataFrame:
+def _edges(folder: Path) -> pd.DataFrame:
     """Return the known ends of every edge, whether it is a loop, and its value."""
-    frame = _read(lake / "trained" / "edges.parquet", ["src", "dst", "val"])
-    known = _read(lake / "items.parquet", ["item_id"])["item_id"]
+    frame = _read(folder / "edge.parquet", ["src", "dst", "val"])
+    known = _read(folder / "item.parquet", ["item_id"])["item_id"]
     frame["is_loop"] = frame["src"] == frame["dst"]
     for end in ("src", "dst"):
-        frame[f"known_{end}"] = frame.pop(end).where(lambda ids: ids.isin(known))
+        ids = frame.pop(end)
+        frame[f"known_{end}"] = ids.where(ids.isin(known))
     return frame
 
 

@@ -12,10 +12,9 @@ from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from souk.errors import SoukError
-from souk.sources.contract import CHUNK_ROWS, Dataset, Row, fingerprint, require_file
+from souk.sources.contract import Dataset, Row, fingerprint, require_file
+from souk.sources.parquet import parquet_rows
 
 PRODUCT_COLUMNS = ["product_id", "manufacturer_id", "department", "brand", "product_category", "product_type"]
 EVENT_COLUMNS = ["household_id", "basket_id", "product_id", "quantity", "transaction_timestamp"]
@@ -55,19 +54,13 @@ class CompleteJourney(Dataset):
 
     def products(self) -> Iterator[list[Row]]:
         """Yield the catalogue."""
-        for rows in _batches(self.products_file, [*PRODUCT_COLUMNS, "package_size"]):
+        for rows in parquet_rows(self.products_file, [*PRODUCT_COLUMNS, "package_size"]):
             yield [_product(row) for row in rows]
 
     def events(self) -> Iterator[list[Row]]:
         """Yield each line of each basket as a purchase; a basket is a session."""
-        for rows in _batches(self.transactions_file, EVENT_COLUMNS):
+        for rows in parquet_rows(self.transactions_file, EVENT_COLUMNS):
             yield [_event(row) for row in rows]
-
-
-def _batches(path: Path, columns: list[str]) -> Iterator[list[Row]]:
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=CHUNK_ROWS, columns=columns):
-            yield batch.to_pylist()
 
 
 def _product(row: Row) -> Row:

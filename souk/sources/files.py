@@ -25,16 +25,16 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from itertools import chain
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from souk.errors import SoukError
-from souk.sources.contract import CHUNK_ROWS, Dataset, Row, chunks, fingerprint, require_file, row_id, unreadable
+from souk.sources.contract import Dataset, Row, chunks, fingerprint, require_file, row_id, unreadable
 from souk.sources.lines import json_rows, open_bytes, require_columns, sample_columns
+from souk.sources.parquet import parquet_rows
 
 MAPPING_NAME = "souk.yml"
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -125,7 +125,7 @@ class Entity:
         suffix = Path(self.file.name.removesuffix(".gz")).suffix
         if suffix in {".csv", ".tsv"}:
             return self._read_table()
-        return self._read_parquet() if suffix == ".parquet" else json_rows(self.file)
+        return chain.from_iterable(parquet_rows(self.file)) if suffix == ".parquet" else json_rows(self.file)
 
     def _read_table(self) -> Iterator[Row]:
         # Surrogates carry bytes that are not UTF-8 through the parser, so that one bad row costs one row.
@@ -143,14 +143,6 @@ class Entity:
                     continue
                 if values:
                     yield _table_row(header, values)
-
-    def _read_parquet(self) -> Iterator[Row]:
-        try:
-            with pq.ParquetFile(self.file) as file:
-                for batch in file.iter_batches(batch_size=CHUNK_ROWS):
-                    yield from batch.to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise SoukError(f"{self.file} is not readable as Parquet: {error}", "Export it again.") from error
 
     def _map(self, row: Row) -> Row:
         mapped: Row = dict.fromkeys(FIELDS[self.name])

@@ -5,8 +5,8 @@ returns table (
 )
 language plpgsql stable security definer rows 10
 set search_path to pg_catalog, public, pg_temp
-set hnsw.iterative_scan to 'strict_order'
-set hnsw.ef_search to 200
+set hnsw.iterative_scan = 'strict_order'
+set hnsw.ef_search = 200
 as $$
 #variable_conflict use_column
 declare

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -180,47 +181,64 @@ class DemoShop(Dataset):
 
     def truth(self) -> dict[str, dict[str, dict[str, object]]]:
         """Return what the simulation knows of each product and person, by id: to measure with, never to learn from."""
-        catalogue = self.catalogue
-        words = catalogue.words
-        items: dict[str, dict[str, object]] = {}
-        for index in range(len(catalogue.kind)):
-            poor = int(catalogue.poor[index])
-            items[catalogue.item_id(index)] = {
-                "type": words.types[catalogue.kind[index]].name[0],
-                "language": LANGUAGES[catalogue.language[index]],
-                "quality": round(float(catalogue.quality[index]), 4),
-                "description": POOR_KINDS[poor] if poor >= 0 else "good",
-                "companions": [catalogue.item_id(item) for item in catalogue.companions[index].tolist() if item >= 0],
-            }
         users: dict[str, dict[str, object]] = {}
         for shoppers in self._blocks():
-            for index in range(len(shoppers.language)):
-                brands = zip(words.categories, shoppers.brand[index].tolist(), strict=True)
-                users[shoppers.user_id(index)] = {
-                    "language": LANGUAGES[shoppers.language[index]],
-                    "price_level": round(float(shoppers.price_level[index]), 4),
-                    "categories": {
-                        category.name[0]: round(share, 4)
-                        for category, share in zip(words.categories, shoppers.taste[index].tolist(), strict=True)
-                    },
-                    "brands": {category.name[0]: category.brands[brand][0] for category, brand in brands},
-                }
-        return {"items": items, "users": users}
+            users |= self._user_truth(shoppers)
+        return {"items": self._item_truth(), "users": users}
 
     def write_truth(self, home: Path) -> Path:
-        """Write `truth()` as `truth/<shop>.json` under a folder, out of everything that is landed, and return the file.
+        """Write `truth()` under a folder as `truth/<shop>.json`, unless it is there, and return the file.
 
         Raises:
             SoukError: The folder cannot be written.
         """
         target = home / "truth" / f"{self.shop}.json"
+        head = f'{{"fingerprint": "{self.fingerprint}", "items": '
         try:
+            if target.is_file():
+                with target.open(encoding="utf-8") as file:
+                    if file.read(len(head)) == head:
+                        return target
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_suffix(".part")
-            partial.write_text(json.dumps(self.truth(), ensure_ascii=False, sort_keys=True), encoding="utf-8")
+            partial = target.with_suffix(f".{os.getpid()}.part")
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(head + json.dumps(self._item_truth(), ensure_ascii=False) + ', "users": {')
+                for shoppers in self._blocks():  # a block at a time, so that memory stays bounded
+                    file.write("," if shoppers.first else "")
+                    file.write(json.dumps(self._user_truth(shoppers), ensure_ascii=False)[1:-1])
+                file.write("}}")
             partial.replace(target)
         except OSError as error:
             raise SoukError(
                 f"{target} cannot be written: {error.strerror}", "Free some space or set SOUK_HOME."
             ) from error
         return target
+
+    def _item_truth(self) -> dict[str, dict[str, object]]:
+        catalogue = self.catalogue
+        items: dict[str, dict[str, object]] = {}
+        for index in range(len(catalogue.kind)):
+            poor = int(catalogue.poor[index])
+            items[catalogue.item_id(index)] = {
+                "type": catalogue.words.types[catalogue.kind[index]].name[0],
+                "language": LANGUAGES[catalogue.language[index]],
+                "quality": round(float(catalogue.quality[index]), 4),
+                "description": POOR_KINDS[poor] if poor >= 0 else "good",
+                "companions": [catalogue.item_id(item) for item in catalogue.companions[index].tolist() if item >= 0],
+            }
+        return items
+
+    def _user_truth(self, shoppers: Shoppers) -> dict[str, dict[str, object]]:
+        categories = self.catalogue.words.categories
+        names = [category.name[0] for category in categories]
+        users: dict[str, dict[str, object]] = {}
+        for index in range(len(shoppers.language)):
+            shares = [round(share, 4) for share in shoppers.taste[index].tolist()]
+            brands = zip(categories, shoppers.brand[index].tolist(), strict=True)
+            users[shoppers.user_id(index)] = {
+                "language": LANGUAGES[shoppers.language[index]],
+                "price_level": round(float(shoppers.price_level[index]), 4),
+                "categories": dict(zip(names, shares, strict=True)),
+                "brands": {category.name[0]: category.brands[brand][0] for category, brand in brands},
+            }
+        return users

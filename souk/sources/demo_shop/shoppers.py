@@ -250,10 +250,19 @@ class Simulation:
         in_cart: Bools = np.asarray(carted.any(axis=1))
         place = np.where(in_cart, best, clicked.argmax(axis=1))
         main = np.where(clicked.any(axis=1), shown[row, place], -1)
-        second = (self.rng.random(len(at)) < 0.35).astype(np.int64)
-        second[self.catalogue.companions[main, 1] < 0] = 0
-        companion = np.where(main >= 0, self.catalogue.companions[main, second], -1)
+        companion = np.where(main >= 0, self._follower(main), -1)
         return np.where(self.catalogue.listed[companion] <= at, companion, -1), in_cart
+
+    def _follower(self, item: Ints) -> Ints:
+        """Draw what may follow each product: mostly a companion, at times another one of its type, -1 for none."""
+        companions, members = self.catalogue.companions, self.catalogue.members
+        second = (self.rng.random(len(item)) < 0.4) & (companions[item, 1] >= 0)
+        companion = companions[item, second.astype(np.int64)]
+        kind = self.catalogue.kind[companion]
+        place = (self.rng.random(len(item)) * (members >= 0).sum(axis=1)[kind]).astype(np.int64)
+        strays = (companion >= 0) & (self.rng.random(len(item)) < 0.35)
+        follower: Ints = np.where(strays, members[kind, place], companion)
+        return follower
 
     def _record(
         self,
@@ -293,7 +302,7 @@ class Simulation:
         used_up = self.consumable[kind]
         self.running_out[buyer[used_up]] = item[used_up]
         self.due[buyer[used_up]] = at[row][used_up] + rng.integers(18, 40, int(used_up.sum())) * DAY
-        follower = self.catalogue.companions[item, (rng.random(len(item)) < 0.5).astype(np.int64)]
+        follower = self._follower(item)
         wanted = (follower >= 0) & (rng.random(len(item)) < 0.75)
         self.pending[buyer[wanted]] = follower[wanted]
         back_at = at[row] + rng.integers(3 * DAY, 12 * DAY, len(row))

