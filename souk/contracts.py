@@ -86,7 +86,7 @@ class Contract:
             "event_at": self._time(row, "event_at"),
             "session_id": _text(row, "session_id") or None,
             "query_id": _text(row, "query_id") or None,
-            "quantity": row.get("quantity"),
+            "quantity": _quantity(row),
         }
 
     def _query(self, row: Row) -> dict[str, Any]:
@@ -177,6 +177,19 @@ def _list(row: Row, name: str) -> list[object]:
     if any("\x00" in str(part) for part in value):
         raise RejectedError("nul_byte")
     return list(value)
+
+
+def _quantity(row: Row) -> int | None:
+    value = row.get("quantity")
+    if value is None or value == "":
+        return None
+    try:
+        quantity = int(str(value))
+    except ValueError:
+        raise RejectedError("bad_quantity") from None
+    if abs(quantity) >= 2**31:
+        raise RejectedError("bad_quantity")
+    return quantity
 
 
 def _price(row: Row) -> Decimal | None:

@@ -65,8 +65,12 @@ class EmbeddedPostgres:
         return make_conninfo(host="127.0.0.1", port=self.port, user=ADMIN, password=password, dbname=database)
 
     def is_running(self) -> bool:
-        """Tell whether this cluster's server runs."""
-        return self.data.exists() and self._run("pg_ctl", "status", "-D", str(self.data)).returncode == 0
+        """Tell whether this cluster's server runs and answers."""
+        return (
+            self.data.exists()
+            and self._run("pg_ctl", "status", "-D", str(self.data)).returncode == 0
+            and _port_taken(self.port)
+        )
 
     def start(self) -> str:
         """Start the server where it does not run, and return the DSN of its maintenance database.
@@ -109,11 +113,20 @@ class EmbeddedPostgres:
         log.touch()
         self._own(log)
         for attempt in range(10):
+            self._bury_zombie()
             done = self._run("pg_ctl", "start", "-D", str(self.data), "-l", str(log), "-w", "-t", "60")
             if done.returncode == 0:
                 return
             time.sleep(0.2 * (attempt + 1))
         raise SoukError(f"Postgres does not start: {_last_line(log.read_text())}", f"Read {log}.")
+
+    def _bury_zombie(self) -> None:
+        """Remove the lock of a killed server that nobody has waited for yet: its process id still looks alive."""
+        lock = self.data / "postmaster.pid"
+        if lock.exists():
+            status = Path("/proc", lock.read_text().split("\n", 1)[0].strip(), "status")
+            if status.exists() and "State:\tZ" in status.read_text():
+                lock.unlink()
 
     def _check(self, program: str, *arguments: str) -> None:
         done = self._run(program, *arguments)
@@ -135,7 +148,9 @@ class EmbeddedPostgres:
                 start_new_session=True,
                 check=False,
                 env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
-                **({"user": self._account.pw_uid, "group": self._account.pw_gid, "extra_groups": []} if self._account else {}),
+                user=self._account.pw_uid if self._account else None,
+                group=self._account.pw_gid if self._account else None,
+                extra_groups=[] if self._account else None,
             )
             output.seek(0)
             return subprocess.CompletedProcess(done.args, done.returncode, output.read(), "")

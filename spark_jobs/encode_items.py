@@ -39,7 +39,7 @@ ITEM_COLUMNS = {
     "text_hash": "string",
 }
 # Small enough that progress shows and a lost task costs little; an encoder outlives its tasks.
-ROWS_PER_TASK = 256
+ROWS_PER_TASK = 128
 
 
 @dataclass(frozen=True)

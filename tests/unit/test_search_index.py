@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ml.search import TokenTable, postings, query_tokens, token_table
-from ml.search.token_table import trigrams
+from ml.search.tokens import trigrams
 
 DOCUMENTS = [["red", "shoe"], ["red", "red", "hat"], ["blue", "hat"]]
 

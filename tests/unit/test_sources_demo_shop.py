@@ -58,7 +58,7 @@ def test_the_same_parameters_give_the_same_bits_and_another_seed_does_not() -> N
 
 def test_the_version_changes_with_the_output() -> None:
     """When this fails on purpose, raise VERSION: a shop that was landed before must not pass for the new one."""
-    assert (VERSION, digest(read(open_demo_shop(0.02, 0)))[:16]) == ("1", "GOLDEN")
+    assert (VERSION, digest(read(open_demo_shop(0.02, 0)))[:16]) == ("2", "7b35125296a80ede")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_order_is_directed(dataset: DemoShop, shop: Shop) -> None:
         for one, other in zip(items, items[1:], strict=False):
             forward += other in companions[one]
             backward += one in companions[other]
-    assert forward > 2_000
+    assert forward > 800
     assert forward > 3 * backward
 
 

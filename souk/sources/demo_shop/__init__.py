@@ -26,7 +26,7 @@ from souk.sources.demo_shop.opinions import REVIEW_DRAWS, SEARCH_DRAWS, query_te
 from souk.sources.demo_shop.shoppers import BLOCK, KINDS, PURCHASE, Log, Shoppers, draw_shoppers, simulate
 from souk.sources.demo_shop.vocabulary import LANGUAGES, PHRASES, WORDS, Picker
 
-VERSION = "1"  # raised with every change of the output
+VERSION = "2"  # raised with every change of the output
 ITEMS, USERS = 1_200, 2_000
 LARGEST_SCALE = 1_000
 REVIEWED_SHARE = 0.75

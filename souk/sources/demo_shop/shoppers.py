@@ -91,9 +91,11 @@ def draw_shoppers(words: Vocabulary, seed: int, first: int, count: int) -> Shopp
     language = (rng.random(count) < 0.5).astype(np.int64)
     sessions = np.minimum(1 + np.exp(1.2 + 0.85 * rng.standard_normal(count)).astype(np.int64), MOST_SESSIONS)
     joined = np.where(rng.random(count) < 0.3, rng.random(count) * 0.8, 0.0)
-    if first == 0:
+    brand, price_level = rng.integers(0, 5, (count, len(words.categories))), rng.random(count)
+    if first == 0:  # two people to show: long histories of ordinary wishes
         for number, (tongue, loved) in enumerate(NAMED.values()):
-            language[number], sessions[number], joined[number] = tongue, 18, 0.0
+            language[number], sessions[number], joined[number] = tongue, 22, 0.0
+            brand[number], price_level[number] = 0, 0.5
             taste[number] = [1.0 if category.name[ENGLISH] in loved else 0.02 for category in words.categories]
     taste /= taste.sum(axis=1, keepdims=True)
     wants = taste[:, categories] * (0.2 + rng.standard_gamma(1.0, (count, len(words.types))))
@@ -102,9 +104,9 @@ def draw_shoppers(words: Vocabulary, seed: int, first: int, count: int) -> Shopp
         language=language,
         taste=taste,
         wants=wants / wants.sum(axis=1, keepdims=True),
-        brand=rng.integers(0, 5, (count, len(words.categories))),
+        brand=brand,
         trait=rng.integers(0, 4, (count, len(words.types))),
-        price_level=rng.random(count),
+        price_level=price_level,
         sessions=sessions,
         joined=joined,
         has_contact=(rng.random(count) < 0.15) | (np.arange(first, first + count) < len(NAMED)),
@@ -277,7 +279,10 @@ class Simulation:
         """Write down one visit of each person and what they carry over from it."""
         rng = self.rng
         offset = rng.integers(8, 70, items.shape).cumsum(axis=1)
-        delay = {CLICK: offset, CART: offset + 5, PURCHASE: offset[:, -1:] + 60 + np.arange(items.shape[1])}
+        offset[:, SHOWN] += 90  # the companion is offered after the purchase
+        paid = offset + 60
+        paid[:, :SHOWN] = paid[:, SHOWN - 1 : SHOWN]  # one purchase, once everything was looked at
+        delay = {CLICK: offset, CART: offset + 5, PURCHASE: paid}
         for kind, mask in done.items():
             row, place = np.nonzero(mask)
             inside = (search[row] >= 0) & (place < SHOWN)

@@ -22,9 +22,6 @@ TERMS = 6000
 TRIGRAMS = 10_000
 MIN_DOCUMENTS = 2
 SIF = 1e-3
-FRAGMENTS = 20_000
-LONGEST_FRAGMENT = 5
-TERM_PENALTY = 0.3
 TRIGRAM_PENALTY = 1.0
 STEPS = 30
 
@@ -73,56 +70,28 @@ def trigrams(word: str) -> list[str]:
 
 
 def token_table(
-    documents: Sequence[Sequence[str]],
-    vectors: NDArray[np.floating],
-    encode_queries: Callable[[list[str]], NDArray[np.float32]],
-    seed: int,
+    documents: Sequence[Sequence[str]], encode_queries: Callable[[list[str]], NDArray[np.float32]], terms: int = TERMS
 ) -> TokenTable:
     """Build the table.
 
-    A term starts as the encoder's vector of it, centred and weighted by SIF; ridge regression then moves it so that
-    fragments of documents land on their documents' vectors. Trigrams are fitted by ridge regression on the terms.
+    The vector of a term is the encoder's, minus the mean of all, at the length a / (a + share of occurrences): frequent
+    terms say less (SIF). Those of the trigrams are fitted by ridge regression to add up to the terms.
 
     Args:
-        documents: Lexical terms of each product, in text order.
-        vectors: (n, d), the products' vectors, centred, of unit length or zero.
-        encode_queries: Encodes up to 6,000 short texts, (m, d).
-        seed: Of the fragments drawn.
+        documents: Lexical terms of each product.
+        encode_queries: Turns n short texts into (n, d) vectors; called once.
+        terms: The most frequent terms, as many as this, are encoded.
     """
-    occurrences = Counter(term for terms in documents for term in terms)
-    spread = Counter(term for terms in documents for term in set(terms))
-    frequent = [term for term, count in spread.most_common() if count >= MIN_DOCUMENTS][:TERMS]
-    if not frequent:
-        return TokenTable([], np.zeros((0, vectors.shape[1]), dtype=np.float16))
-    encoded = encode_queries(frequent).astype(np.float64)
-    share = np.array([occurrences[term] for term in frequent]) / sum(occurrences.values())
-    start = _unit(encoded - encoded.mean(axis=0)) * (SIF / (SIF + share))[:, None]
-    terms = _fit_terms(documents, vectors.astype(np.float64), frequent, start, seed)
-    grams, gram_vectors = _fit_trigrams(frequent, spread, terms)
-    return TokenTable(frequent + grams, np.concatenate([terms, gram_vectors]).astype(np.float16))
-
-
-def _fit_terms(
-    documents: Sequence[Sequence[str]], vectors: Floats, frequent: list[str], start: Floats, seed: int
-) -> Floats:
-    """Return the term vectors, moved from `start` so that fragments meet their documents."""
-    number = {term: position for position, term in enumerate(frequent)}
-    known = [[number[term] for term in terms if term in number] for terms in documents]
-    usable = np.flatnonzero([len(row) > 0 and vectors[item].any() for item, row in enumerate(known)])
-    if not len(usable):
-        return start
-    chance = np.random.default_rng(seed)
-    drawn = chance.permutation(np.resize(chance.permutation(usable), FRAGMENTS))
-    rows, columns = [], []
-    for row, item in enumerate(drawn):
-        length = min(int(chance.integers(1, LONGEST_FRAGMENT + 1)), len(known[item]))
-        begin = int(chance.integers(0, len(known[item]) - length + 1))
-        rows.extend([row] * length)
-        columns.extend(known[item][begin : begin + length])
-    bags = sparse.csr_array((np.ones(len(rows)), (rows, columns)), (len(drawn), len(frequent)))
-    length_of = np.linalg.norm(bags @ start, axis=1)
-    bags = (sparse.diags_array(1.0 / np.maximum(length_of, 1e-3)) @ bags).tocsr()
-    return start + _ridge(bags, vectors[drawn] - bags @ start, TERM_PENALTY)
+    occurrences = Counter(term for document in documents for term in document)
+    spread = Counter(term for document in documents for term in set(document))
+    frequent = [term for term, count in spread.most_common(terms) if count >= MIN_DOCUMENTS]
+    encoded = encode_queries(frequent).astype(np.float64) if frequent else np.zeros((0, 0))
+    if not len(encoded):
+        return TokenTable([], encoded.astype(np.float16))
+    share = np.array([occurrences[term] for term in frequent]) / occurrences.total()
+    vectors = _unit(encoded - encoded.mean(axis=0)) * (SIF / (SIF + share))[:, None]
+    grams, gram_vectors = _fit_trigrams(frequent, spread, vectors)
+    return TokenTable(frequent + grams, np.concatenate([vectors, gram_vectors]).astype(np.float16))
 
 
 def _fit_trigrams(frequent: list[str], spread: Counter[str], terms: Floats) -> tuple[list[str], Floats]:

