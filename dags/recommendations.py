@@ -1,23 +1,20 @@
 """Make and publish a release: from a shop's data to recommendations and search that SQL serves.
 
 ## What it does
-Lands the data, builds the shopper profiles, encodes the texts that changed, trains, loads a hidden release and
-publishes it. Behind every stage is a gate: what does not pass goes no further, and what is published stays published.
-Running it again on the same input changes nothing.
+Lands the data, builds profiles, encodes the texts that changed, trains, loads a hidden release and publishes it. Behind
+every stage is a gate: what does not pass goes no further. Running it again on the same input changes nothing.
 
 ## Inputs
 The params of the form: a source and, for `amazon` and `files`, the path of its data.
 
 ## Outputs
-A release in the schema `serving`, which the functions of the schema `api` read. Every gate that passes emits an asset
-event with the number of rows, the hash of the content and the release.
+A release in the schema `serving`, which the functions of `api` read, and asset events with rows, hash and release.
 
 ## If it fails
-1. Open the red task: the last line of its log says what is wrong and what to do.
-2. A red **gate** has kept bad data from readers. Its verdict counts the rows, `ops.gate_result` keeps it, and
-   `ops.quarantine` holds what landing turned away, with the reason.
+1. Open the red task: the last line of its log says what is wrong and what to do. Nothing has to be cleaned up: readers
+   still see the release before, which `make status` names.
+2. A red gate counts the bad rows; `ops.quarantine` holds what landing turned away, with the reason.
 3. Correct the input or the setting and trigger again, or clear the red task: what is landed and encoded is not redone.
-4. Nothing has to be cleaned up: readers still see the release before, which `make status` names.
 
 ## Owner
 The data platform team.
@@ -71,9 +68,19 @@ def gate(name: str, done: Stage, *, outlet_events: Mapping[Asset, Any]) -> Stage
     return passed
 
 
-def asset(suite: str) -> Asset:
-    """Return the asset that consists of data which has passed a suite."""
-    return Asset(name=suite, uri=f"souk://{suite}")
+@task
+def publish(loaded: Stage, *, outlet_events: Mapping[Asset, Any]) -> Stage:
+    """Move the pointer: from now on readers see this release."""
+    from souk import pipeline
+
+    published = pipeline.publish(loaded)
+    outlet_events[asset("release")].extra = {fact: published[fact] for fact in FACTS}
+    return published
+
+
+def asset(name: str) -> Asset:
+    """Return the data that has passed the gate of this name, or the `release` that is shown, as an asset."""
+    return Asset(name=name, uri=f"souk://{name}")
 
 
 def checked(suite: str, done: XComArg) -> XComArg:
@@ -110,7 +117,7 @@ def recommendations() -> None:
         trained = checked("trained", training)
     with TaskGroup("publish", tooltip="Load, check, show"):
         candidate = checked("candidate", stage.override(task_id="load")("load", landed, trained))
-        stage.override(task_id="publish")("publish", candidate)
+        publish.override(outlets=[asset("release")])(candidate)
     profiles >> encoding
     encoded >> training
 

@@ -182,6 +182,7 @@ def start_ui(settings: Settings, dsn: str) -> Ui:
         raise SoukError(f"Port {settings.airflow_port} is taken by another program", "Set SOUK_AIRFLOW_PORT.")
     _write_private(home / "passwords.json", json.dumps({USER: ui.password}))
     with _only_run(home):
+        _close_interrupted_runs(dsn)
         services = _start_services(home, environment)
     deadline = time.monotonic() + HEALTHY_WITHIN
     while not _is_healthy(ui.url):
@@ -203,6 +204,18 @@ def stop_ui(settings: Settings) -> bool:
     _stop(services)
     (home / "services.json").unlink(missing_ok=True)
     return bool(services)
+
+
+def _close_interrupted_runs(dsn: str) -> None:
+    """Mark runs that were killed as failed: the scheduler would go on with them."""
+    unfinished = "triggered_by = 'TEST' and state in ('queued', 'running')"
+    with closing(connect(make_conninfo(dsn, dbname=DATABASE))) as connection, connection.transaction():
+        connection.execute(
+            "update task_instance set state = 'failed', end_date = now()"
+            " where (state is null or state not in ('success', 'failed', 'skipped', 'upstream_failed'))"
+            f" and (dag_id, run_id) in (select dag_id, run_id from dag_run where {unfinished})"
+        )
+        connection.execute(f"update dag_run set state = 'failed', end_date = now() where {unfinished}")
 
 
 def _ui(environment: Mapping[str, str]) -> Ui:

@@ -39,9 +39,7 @@ SCHEMAS = {
             ("text_vector", _VECTOR),
         ]
     ),
-    "edge": pa.schema(
-        [("kind", pa.string()), ("src", pa.string()), ("dst", pa.string()), ("val", pa.float32())]
-    ),
+    "edge": pa.schema([("kind", pa.string()), ("src", pa.string()), ("dst", pa.string()), ("val", pa.float32())]),
     "weight": pa.schema([("term", pa.string()), ("min_history", pa.int32()), ("val", pa.float64())]),
     "token_vector": pa.schema([("token", pa.string()), ("vec", _VECTOR)]),
     "posting": pa.schema([("term", pa.string()), ("item_id", pa.string()), ("weight", pa.float32())]),
@@ -98,7 +96,12 @@ def write_release(
     vectors = recommender.text_vectors.astype(np.float32)
     rows: dict[str, Iterable[Mapping[str, Any]]] = {
         "item": (
-            {**item, "item_id": ids[number], "popularity": recommender.popularity[number], "text_vector": vectors[number]}
+            {
+                **item,
+                "item_id": ids[number],
+                "popularity": recommender.popularity[number],
+                "text_vector": vectors[number],
+            }
             for number, item in enumerate(items)
         ),
         "edge": (

@@ -7,6 +7,7 @@ import json
 import logging
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -14,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from ml.encoder import load_encoder, locate
-from ml.evaluate import Report, evaluate as measure
+from ml.evaluate import evaluate as measure
 from ml.recommender import Catalogue, fit, score
 from ml.search import postings, token_table
 from ml.text import detect_language, key_terms, lexical_terms, normalise
@@ -61,7 +62,7 @@ def evaluate(settings: Settings, items: Path, sequences: Path, sample: int, targ
     histories: dict[str, list[int]] = {}
     for event in events:
         histories.setdefault(str(event["user_id"]), []).append(number[str(event["item_id"])])
-    report = measure(catalogue, list(histories.values()), dataset.shop)
+    report: dict[str, Any] = measure(catalogue, list(histories.values()), dataset.shop)
     report["through_sql"] = _through_sql(settings, products, catalogue, histories, sample)
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +131,7 @@ def _through_sql(
         catalogue,
         model,
         postings(catalogue.terms),
-        token_table(catalogue.terms, catalogue.vectors, encoder.encode_queries, 0),
+        token_table(catalogue.terms, encoder.encode_queries),
         users,
         {user: [catalogue.item_ids[i] for i in dict.fromkeys(taken)] for user, taken in users.items()},
         {},
@@ -169,7 +170,7 @@ def _fresh_database(settings: Settings) -> str:
     return dsn
 
 
-def _table(report: Report) -> str:
+def _table(report: Any) -> str:
     lines = [
         f"{report['data']}: {report['items']:,} items, {report['users']:,} users, {report['events']:,} events",
         f"{report['protocol']}",

@@ -313,7 +313,5 @@ def _count(connection: Connection, shop: str) -> dict[str, int]:
 
 
 def _rejected(connection: Connection, landing_no: int) -> dict[str, int]:
-    rows = connection.execute(
-        "select reason from ops.quarantine where landing_no = %s", [landing_no]
-    ).fetchall()
+    rows = connection.execute("select reason from ops.quarantine where landing_no = %s", [landing_no]).fetchall()
     return dict(sorted(Counter(row[0] for row in rows).items()))

@@ -144,7 +144,9 @@ def train(landed: Stage) -> Stage:
         try:
             counts = train_release(dsn, settings, landed["shop"], landed["encoder"], folder)
         except ValueError as error:
-            raise SoukError(f"Training failed: {error}", "Check SOUK_ENCODER and the gate of the stage before.") from error
+            raise SoukError(
+                f"Training failed: {error}", "Check SOUK_ENCODER and the gate of the stage before."
+            ) from error
         manifest.write_text(json.dumps(counts))
     return {**_names(landed), "rows": counts}
 
@@ -188,4 +190,3 @@ def publish(loaded: Stage) -> Stage:
 def _names(stage: Stage) -> Stage:
     kept = ("shop", "run_id", "release_id", "content_hash", "is_generated")
     return {name: stage[name] for name in kept}
-

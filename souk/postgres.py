@@ -16,6 +16,7 @@ import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -202,7 +203,7 @@ def create_database(dsn: str, name: str) -> None:
                 return  # Another command made it at the same moment.
 
 
-def connect(dsn: str, *, autocommit: bool = False) -> psycopg.Connection[tuple[object, ...]]:
+def connect(dsn: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
     """Connect, or say in one line why not.
 
     Raises:
@@ -266,7 +267,9 @@ def _traversable(path: Path, account: pwd.struct_passwd) -> bool:
     for folder in [path, *path.parents]:
         if folder.exists():
             status = folder.stat()
-            bits = status.st_mode >> (6 if status.st_uid == account.pw_uid else 3 if status.st_gid == account.pw_gid else 0)
+            bits = status.st_mode >> (
+                6 if status.st_uid == account.pw_uid else 3 if status.st_gid == account.pw_gid else 0
+            )
             if not bits & 1:
                 return False
     return True

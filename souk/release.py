@@ -176,9 +176,7 @@ def _load_table(connection: Connection, table: str, release_id: str, folder: Pat
         connection.execute(sql.SQL("create index on {} {}").format(part, sql.SQL(index)))
     connection.execute(sql.SQL("analyze {}").format(part))
     connection.execute(
-        sql.SQL("alter table {} attach partition {} for values in ({})").format(
-            parent, part, sql.Literal(release_id)
-        )
+        sql.SQL("alter table {} attach partition {} for values in ({})").format(parent, part, sql.Literal(release_id))
     )
     log.info("loaded %s: %s rows", table, f"{count:,}")
     return count

@@ -69,10 +69,13 @@ def demo(dsn: str, settings: Settings) -> str:
 
 
 def _table(connection: psycopg.Connection[Any], statement: str, value: str) -> list[str]:
-    rows = connection.execute(statement, [value]).fetchall()  # type: ignore[arg-type]
+    rows = connection.execute(statement, [value]).fetchall()
     if not rows:
         raise SoukError(f"{statement} returned nothing for {value!r}", "Run: make status.")
-    return [f" {rank}  {score:6.3f}  {_cut(title):{WIDTH}} {_why(reasons)}" for rank, _, title, _, score, _, reasons, *_ in rows]
+    return [
+        f" {rank}  {score:6.3f}  {_cut(title):{WIDTH}} {_why(reasons)}"
+        for rank, _, title, _, score, _, reasons, *_ in rows
+    ]
 
 
 def _why(reasons: list[dict[str, Any]]) -> str:

@@ -20,7 +20,6 @@ from souk.postgres import connect
 from souk.settings import Settings
 
 log = logging.getLogger(__name__)
-SEED = 0
 
 
 def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder: Path) -> dict[str, int]:
@@ -52,7 +51,7 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
             " order by user_key, event_at, event_id",
             [shop],
         ).fetchall()
-        profiles = dict(
+        profiles: dict[str, object] = dict(
             connection.execute(
                 "select user_key, to_jsonb(p) - 'shop' - 'user_key' from marts.dim_user_profiles as p where shop = %s",
                 [shop],
@@ -81,10 +80,18 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
     recommender = fit(catalogue, list(sequences.values()))
     log.info("weights: %s", recommender.weights)
     model = load_encoder(encoder, settings.models)
-    tokens = token_table(terms, catalogue.vectors, model.encode_queries, SEED)
+    tokens = token_table(terms, model.encode_queries)
     log.info("query encoder: %s tokens", f"{len(tokens.tokens):,}")
     counts = write_release(
-        folder, items, catalogue, recommender, postings(terms), tokens, sequences, seen, profiles  # type: ignore[arg-type]
+        folder,
+        items,
+        catalogue,
+        recommender,
+        postings(terms),
+        tokens,
+        sequences,
+        seen,
+        profiles,
     )
     return {**counts, "events": len(events)}
 

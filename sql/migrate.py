@@ -61,17 +61,17 @@ def migrate(dsn: str, root: Path = ROOT) -> list[str]:
             "create table if not exists migration.applied"
             " (name text primary key, sha256 text not null, applied_at timestamptz not null default now())"
         )
-        applied = dict(connection.execute("select name, sha256 from migration.applied").fetchall())
+        applied: dict[str, str] = dict(connection.execute("select name, sha256 from migration.applied").fetchall())
         _refuse_changes(applied, {migration.name: migration for migration in migrations})
         fresh = [migration for migration in migrations if migration.name not in applied]
         for migration in fresh:
-            connection.execute(migration.text)  # type: ignore[arg-type]
+            connection.execute(migration.text)
             connection.execute(
                 "insert into migration.applied (name, sha256) values (%s, %s)", [migration.name, migration.sha256]
             )
         for path in [*sorted((root / "internal").glob("*.sql")), *sorted((root / "api").glob("*.sql"))]:
-            connection.execute(path.read_text())  # type: ignore[arg-type]
-        connection.execute((root / "roles.sql").read_text())  # type: ignore[arg-type]
+            connection.execute(path.read_text())
+        connection.execute((root / "roles.sql").read_text())
     return [migration.name for migration in fresh]
 
 

@@ -93,11 +93,11 @@ def text_edges(matrix: NDArray[np.float32] | sparse.csr_array, top: int = NEIGHB
         top: Edges kept per item.
     """
     n_items = matrix.shape[0]
-    transposed = matrix.T.tocsr() if sparse.issparse(matrix) else matrix.T
+    transposed = matrix.T.tocsr() if isinstance(matrix, sparse.csr_array) else matrix.T
     found: list[tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.floating]]] = []
     for start in range(0, n_items, ROWS_PER_BLOCK):
         product = matrix[start : start + ROWS_PER_BLOCK] @ transposed
-        block = product.toarray() if sparse.issparse(product) else product
+        block = product.toarray() if isinstance(product, sparse.csr_array) else product
         rows = np.arange(len(block))[:, None]
         block[rows, start + rows] = 0.0
         kept = min(top, n_items)

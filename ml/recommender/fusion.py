@@ -55,16 +55,15 @@ def recent(history: Sequence[int]) -> list[int]:
     return list(dict.fromkeys(reversed(history)))[:HISTORY]
 
 
-def edge_scores(
-    matrix: sparse.csr_array, histories: Sequence[Sequence[int]], decay: float
-) -> NDArray[np.float64]:
+def edge_scores(matrix: sparse.csr_array, histories: Sequence[Sequence[int]], decay: float) -> NDArray[np.float64]:
     """Return Σ_k decay^k · matrix[h_k] for each history, shape (n_histories, n_items); 0 for items already had."""
     newest_first = [recent(history) for history in histories]
     lengths = [len(items) for items in newest_first]
     columns = np.array([item for items in newest_first for item in items], dtype=int)
     powers = np.array([decay**k for length in lengths for k in range(length)])
     rows = np.repeat(np.arange(len(histories)), lengths)
-    scores = (sparse.csr_array((powers, (rows, columns)), (len(histories), matrix.shape[0])) @ matrix).toarray()
+    taken = sparse.csr_array((powers, (rows, columns)), (len(histories), matrix.shape[0]))
+    scores: NDArray[np.float64] = (taken @ matrix).toarray()
     for row, history in zip(scores, histories, strict=True):
         row[list(history)] = 0.0
     return scores
@@ -72,7 +71,8 @@ def edge_scores(
 
 def score(recommender: Recommender, history: Sequence[int]) -> NDArray[np.float64]:
     """Return the served score of every item for one history in time order; -inf for items already had."""
-    return next(score_batch(recommender, [history]))[0]
+    block = next(score_batch(recommender, [history]))
+    return np.asarray(block[0])
 
 
 def score_batch(recommender: Recommender, histories: Sequence[Sequence[int]]) -> Iterator[NDArray[np.float64]]:
@@ -86,9 +86,7 @@ def score_batch(recommender: Recommender, histories: Sequence[Sequence[int]]) ->
         yield scores
 
 
-def fit_weights(
-    recommender: Recommender, histories: Sequence[Sequence[int]], targets: Sequence[int]
-) -> Weights:
+def fit_weights(recommender: Recommender, histories: Sequence[Sequence[int]], targets: Sequence[int]) -> Weights:
     """Learn the weights from what shoppers took next.
 
     Softmax cross-entropy of the next item among the candidates (items with an edge from the history, and the
@@ -202,5 +200,6 @@ def _fit_softmax(
         gradient = (shares @ features - features[chosen].sum(axis=0)) / len(sizes) + 2 * L2 * weights
         return float(value), gradient
 
-    fit = optimize.minimize(loss, np.ones(features.shape[1]), jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(TERMS))
+    start = np.ones(len(TERMS))
+    fit = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(TERMS))
     return np.asarray(fit.x, dtype=np.float64)

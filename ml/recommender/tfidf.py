@@ -22,11 +22,11 @@ def tfidf(documents: Sequence[Sequence[str]]) -> sparse.csr_array:
     Returns:
         float32 (n_documents, n_grams); a document without any shared gram is a zero row.
     """
-    vocabulary: dict[str | tuple[str, str], int] = {}
+    vocabulary: dict[str | tuple[str, ...], int] = {}
     columns: list[int] = []
     lengths: list[int] = []
     for terms in documents:
-        grams = [*terms, *zip(terms, terms[1:], strict=False)]
+        grams: list[str | tuple[str, str]] = [*terms, *zip(terms, terms[1:], strict=False)]
         columns.extend(vocabulary.setdefault(gram, len(vocabulary)) for gram in grams)
         lengths.append(len(grams))
     rows = np.repeat(np.arange(len(documents)), lengths)

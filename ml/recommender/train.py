@@ -69,7 +69,7 @@ def popularity(sequences: Sequence[Sequence[int]], n_items: int) -> NDArray[np.f
     """Return log(1 + events) of each item over its maximum: float32 (n_items,), zeros if there are no events."""
     events = np.fromiter((item for sequence in sequences for item in sequence), np.int64)
     heat = np.log1p(np.bincount(events, minlength=n_items))
-    return (heat / max(heat.max(initial=0.0), 1e-12)).astype(np.float32)
+    return np.asarray(heat / max(heat.max(initial=0.0), 1e-12), dtype=np.float32)
 
 
 def distinct(sequence: Sequence[int]) -> list[int]:
@@ -81,15 +81,15 @@ def centre(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return vectors minus their mean, of unit length; zero where nothing but the mean was left."""
     centred = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-5)
+    return np.asarray(np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-5))
 
 
 def check(catalogue: Catalogue, sequences: Sequence[Sequence[int]]) -> None:
     """Raise ValueError unless the catalogue is whole and the sequences stay within it."""
     n_items = len(catalogue.item_ids)
     if not n_items == len(catalogue.terms) == len(catalogue.vectors):
-        sizes = (n_items, len(catalogue.terms), len(catalogue.vectors))
-        raise ValueError("a catalogue needs as many terms and vectors as items, got %d, %d, %d" % sizes)
+        sizes = f"{n_items} items, {len(catalogue.terms)} terms, {len(catalogue.vectors)} vectors"
+        raise ValueError(f"a catalogue needs as many terms and vectors as items: {sizes}")
     if not np.isfinite(catalogue.vectors).all():
         raise ValueError("a catalogue vector is not finite")
     lowest = min((min(sequence) for sequence in sequences if len(sequence)), default=0)

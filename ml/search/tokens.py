@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ml.recommender.train import centre
 from ml.text.clean import HAN, KANA_HANGUL
 
 TERMS = 6000
@@ -23,6 +24,10 @@ TRIGRAMS = 10_000
 MIN_DOCUMENTS = 2
 SIF = 1e-3
 TRIGRAM_PENALTY = 1.0
+FRAGMENTS_PER_DOCUMENT = 4
+MAX_FRAGMENTS = 20_000
+LONGEST_FRAGMENT = 5
+MAP_PENALTY = 300.0
 STEPS = 30
 
 # Scripts without spaces, as `lexical_terms` cuts them.
@@ -47,19 +52,18 @@ class TokenTable:
         """Return the unit vector of each query, given as lexical terms; zero if no token is known."""
         number = {token: position for position, token in enumerate(self.tokens)}
         rows = [[number[token] for token in query_tokens(terms, number)] for terms in queries]
-        vectors = np.stack([self.vectors[row].astype(np.float32).sum(axis=0) for row in rows])
-        return _unit(vectors)
+        vectors = np.stack([self.vectors[row].astype(np.float64).sum(axis=0) for row in rows])
+        return _unit(vectors).astype(np.float32)
 
 
-def query_tokens(terms: Sequence[str], known: Callable[[str], bool] | dict[str, int]) -> list[str]:
+def query_tokens(terms: Sequence[str], known: Container[str]) -> list[str]:
     """Return the known tokens that stand for a query's lexical terms: the term itself, else a word's trigrams."""
-    is_known = known.__contains__ if isinstance(known, dict) else known
     tokens: list[str] = []
     for term in terms:
-        if is_known(term):
+        if term in known:
             tokens.append(term)
         elif not _CJK.match(term):
-            tokens.extend(gram for gram in trigrams(term) if is_known(gram))
+            tokens.extend(gram for gram in trigrams(term) if gram in known)
     return tokens
 
 
@@ -70,28 +74,61 @@ def trigrams(word: str) -> list[str]:
 
 
 def token_table(
-    documents: Sequence[Sequence[str]], encode_queries: Callable[[list[str]], NDArray[np.float32]], terms: int = TERMS
+    documents: Sequence[Sequence[str]],
+    vectors: NDArray[np.float32],
+    encode_queries: Callable[[list[str]], NDArray[np.float32]],
+    seed: int,
+    terms: int = TERMS,
 ) -> TokenTable:
     """Build the table.
 
     The vector of a term is the encoder's, minus the mean of all, at the length a / (a + share of occurrences): frequent
-    terms say less (SIF). Those of the trigrams are fitted by ridge regression to add up to the terms.
+    terms say less (SIF). A linear map, learned from fragments of the documents, turns queries towards documents. The
+    vectors of the trigrams are fitted by ridge regression to add up to the terms.
 
     Args:
-        documents: Lexical terms of each product.
-        encode_queries: Turns n short texts into (n, d) vectors; called once.
+        documents: Lexical terms of each product, in text order.
+        vectors: (n, d), the encoder's vectors of the products.
+        encode_queries: Turns m short texts into (m, d) vectors; called once.
+        seed: Of the fragments.
         terms: The most frequent terms, as many as this, are encoded.
     """
     occurrences = Counter(term for document in documents for term in document)
     spread = Counter(term for document in documents for term in set(document))
     frequent = [term for term, count in spread.most_common(terms) if count >= MIN_DOCUMENTS]
-    encoded = encode_queries(frequent).astype(np.float64) if frequent else np.zeros((0, 0))
-    if not len(encoded):
-        return TokenTable([], encoded.astype(np.float16))
+    if not frequent:
+        return TokenTable([], np.zeros((0, vectors.shape[1]), dtype=np.float16))
+    encoded = encode_queries(frequent).astype(np.float64)
     share = np.array([occurrences[term] for term in frequent]) / occurrences.total()
-    vectors = _unit(encoded - encoded.mean(axis=0)) * (SIF / (SIF + share))[:, None]
-    grams, gram_vectors = _fit_trigrams(frequent, spread, vectors)
-    return TokenTable(frequent + grams, np.concatenate([vectors, gram_vectors]).astype(np.float16))
+    start = _unit(encoded - encoded.mean(axis=0)) * (SIF / (SIF + share))[:, None]
+    fitted = start @ _map_to_documents(documents, centre(vectors), frequent, start, seed)
+    grams, gram_vectors = _fit_trigrams(frequent, spread, fitted)
+    return TokenTable(frequent + grams, np.concatenate([fitted, gram_vectors]).astype(np.float16))
+
+
+def _map_to_documents(
+    documents: Sequence[Sequence[str]], centred: NDArray[np.float32], frequent: list[str], start: Floats, seed: int
+) -> Floats:
+    """Return the (d, d) map that brings the sum of a fragment's terms to its document; a ridge pulls it to identity.
+
+    Moving single terms as well fits the documents at hand and loses the held-out ones.
+    """
+    number = {term: position for position, term in enumerate(frequent)}
+    known = [[number[term] for term in document if term in number] for document in documents]
+    usable = np.flatnonzero([len(row) > 0 and bool(vector.any()) for row, vector in zip(known, centred, strict=True)])
+    chance = np.random.default_rng(seed)
+    drawn = np.tile(chance.permutation(usable), FRAGMENTS_PER_DOCUMENT)[:MAX_FRAGMENTS]
+    queries = np.zeros((len(drawn), start.shape[1]))
+    for query, item in zip(queries, drawn, strict=True):
+        length = int(chance.integers(1, LONGEST_FRAGMENT + 1))
+        begin = int(chance.integers(max(1, len(known[item]) - length + 1)))
+        query[:] = start[known[item][begin : begin + length]].sum(axis=0)
+    queries = _unit(queries)
+    identity = np.eye(start.shape[1])
+    turn = np.linalg.solve(
+        queries.T @ queries + MAP_PENALTY * identity, queries.T @ (centred[drawn].astype(np.float64) - queries)
+    )
+    return np.asarray(identity + turn)
 
 
 def _fit_trigrams(frequent: list[str], spread: Counter[str], terms: Floats) -> tuple[list[str], Floats]:
@@ -104,10 +141,7 @@ def _fit_trigrams(frequent: list[str], spread: Counter[str], terms: Floats) -> t
     number = {gram: position for position, gram in enumerate(grams)}
     latin = [row for row, term in enumerate(frequent) if not _CJK.match(term)]
     pairs = [
-        (row, number[gram])
-        for row, term in enumerate(latin)
-        for gram in trigrams(frequent[term])
-        if gram in number
+        (row, number[gram]) for row, term in enumerate(latin) for gram in trigrams(frequent[term]) if gram in number
     ]
     rows, columns = np.array(pairs, dtype=int).reshape(-1, 2).T
     parts = sparse.csr_array((np.ones(len(rows)), (rows, columns)), (len(latin), len(grams)))
@@ -131,7 +165,7 @@ def _ridge(design: sparse.csr_array, target: Floats, penalty: float) -> Floats:
     return solution
 
 
-def _unit(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
+def _unit(vectors: Floats) -> Floats:
     """Return the rows at unit length; zero rows stay."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 1e-8)
+    return np.asarray(np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 1e-8))

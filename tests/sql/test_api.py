@@ -88,7 +88,9 @@ def test_similar_items(shop):
         shop.execute("select api.similar('nothing')")
 
 
-@pytest.mark.parametrize(("query", "first"), [("cordless drill", "drill"), ("绿茶", "tea"), ("TENT for four", "tent-4")])
+@pytest.mark.parametrize(
+    ("query", "first"), [("cordless drill", "drill"), ("绿茶", "tea"), ("TENT for four", "tent-4")]
+)
 def test_search_finds_words_in_both_languages(shop, query, first):
     rows = shop.execute(f"select {COLUMNS} from api.search(%s, 3)", [query]).fetchall()
     assert rows[0][1] == first

@@ -70,7 +70,14 @@ def test_rows_land_once_with_pseudonyms(database, settings):
         happened=(event("e1", contact={"email": "anna@example.org"}), event("e2")),
         asked=({"query_id": "q1", "user_id": "anna", "query_text": "绿茶", "searched_at": NOON},),
         said=(
-            {"review_id": "r1", "user_id": "anna", "item_id": "tea", "rating": 5, "body": "很好喝,非常喜欢", "reviewed_at": NOON},
+            {
+                "review_id": "r1",
+                "user_id": "anna",
+                "item_id": "tea",
+                "rating": 5,
+                "body": "很好喝,非常喜欢",
+                "reviewed_at": NOON,
+            },
         ),
     )
     first = land(database, settings, data)

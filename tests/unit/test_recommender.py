@@ -163,7 +163,8 @@ def model():
 
 class TestScore:
     @pytest.mark.parametrize(
-        "history", [[3], [3, 4], [5, 5, 9], [9, 5, 9, 1, 2, 3, 4], list(range(0, 40, 3)), list(range(30)), list(range(40))]
+        "history",
+        [[3], [3, 4], [5, 5, 9], [9, 5, 9, 1, 2, 3, 4], list(range(0, 40, 3)), list(range(30)), list(range(40))],
     )
     def test_agrees_with_a_naive_double_loop(self, model, history):
         assert score(model, history) == pytest.approx(naive_score(model, history), abs=1e-9)

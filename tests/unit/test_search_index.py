@@ -128,7 +128,14 @@ class TestTokenTable:
         assert sorted(asked) == sorted({term for terms in documents for term in terms})
 
     def test_a_catalogue_without_repeated_terms_has_an_empty_table(self):
-        table = token_table([["once"], []], np.zeros((2, 8)), lambda texts: np.zeros((len(texts), 8), np.float32), seed=0)
+        table = token_table(
+            [["once"], []], np.zeros((2, 8), np.float32), lambda texts: np.ones((len(texts), 8)), seed=0
+        )
         assert table.tokens == []
-        assert table.vectors.shape == (0, 8)
         assert table.encode([["once"]]).shape == (1, 8)
+
+    def test_vectors_that_say_nothing_leave_the_encoder_as_it_is(self, world):
+        documents, _, encode = world
+        table = token_table(documents, np.zeros((len(documents), 32), np.float32), encode, seed=0)
+        hammer, drill, hammers = table.encode([["hammer"], ["drill"], ["hammers"]])
+        assert hammer @ hammers > 0.6 > hammer @ drill

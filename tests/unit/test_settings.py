@@ -20,11 +20,15 @@ def names(pattern: str, *globs: str) -> set[str]:
 
 
 def test_the_example_names_every_variable_that_the_code_reads():
-    read = names(r"""["'](SOUK_[A-Z_]+)["']""", "souk/**/*.py", "spark_jobs/*.py", "dags/*.py", "dbt/*.yml", "tests/conftest.py")
+    read = names(
+        r"""["'](SOUK_[A-Z_]+)["']""", "souk/**/*.py", "spark_jobs/*.py", "dags/*.py", "dbt/*.yml", "tests/conftest.py"
+    )
     assert "SOUK_HOME" in read
-    assert names(r"^#(SOUK_[A-Z_]+)=", ".env.example") | set(
-        re.findall(r"^#(SOUK_[A-Z_]+)=", (REPOSITORY / ".env.example").read_text(), re.M)
-    ) == read
+    assert (
+        names(r"^#(SOUK_[A-Z_]+)=", ".env.example")
+        | set(re.findall(r"^#(SOUK_[A-Z_]+)=", (REPOSITORY / ".env.example").read_text(), re.M))
+        == read
+    )
 
 
 def test_a_bad_number_is_told_by_name():

@@ -162,4 +162,3 @@ def test_dictionaries_load_once_quietly_and_leave_no_file(tmp_path):
     assert "steel" in done.stdout
     assert done.stderr == ""
     assert list(tmp_path.iterdir()) == []
-
