@@ -38,7 +38,7 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
     Raises:
         SoukError: No product has a vector.
     """
-    vectors = pq.read_table(settings.lake / shop / "vectors").to_pylist()
+    vectors = pq.read_table(sorted((settings.lake / shop / "vectors").glob("*.parquet"))).to_pylist()
     by_item = {row["item_id"]: row for row in vectors}
     with closing(connect(dsn)) as connection:
         products = connection.execute(
