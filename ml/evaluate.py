@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ KNN_DECAY = 0.8
 TRANSITION_DECAY = 0.7
 
 Scorer = Callable[[Sequence[Sequence[int]]], Iterator[NDArray[np.float64]]]
-Report = dict[str, object]
+Report = dict[str, Any]
 
 
 @dataclass(frozen=True)

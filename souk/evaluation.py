@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -170,11 +169,11 @@ def _fresh_database(settings: Settings) -> str:
     return dsn
 
 
-def _table(report: Any) -> str:
+def _table(report: dict[str, Any]) -> str:
     lines = [
         f"{report['data']}: {report['items']:,} items, {report['users']:,} users, {report['events']:,} events",
         f"{report['protocol']}",
-        f"{'arm':12} {'val R@10':>9} {'N@10':>7} {'test R@10':>10} {'N@10':>7}  {'95 % of test R@10':>18} {'train s':>8}",
+        f"{'arm':12} {'val R@10':>9} {'N@10':>7} {'test R@10':>10} {'N@10':>7}  {'95 % of R@10':>18} {'train s':>8}",
     ]
     for arm, figures in report["arms"].items():
         validation, test, (low, high) = figures["validation"], figures["test"], figures["ci95"]["recall@10"]

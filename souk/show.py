@@ -43,8 +43,8 @@ def status(dsn: str) -> str:
     """Return what is live, the last gates, and what is in quarantine."""
     with closing(connect(dsn)) as connection:
         gates = connection.execute(
-            "select g.gate, g.verdict from ops.gate_result as g inner join serving.pointer as p on p.release_id = g.run_id"
-            " order by g.decided_at"
+            "select g.gate, g.verdict from ops.gate_result as g inner join serving.pointer as p"
+            " on p.release_id = g.run_id order by g.decided_at"
         ).fetchall()
         rejects = connection.execute(
             "select shop, entity, reason, count(*) from ops.quarantine group by 1, 2, 3 order by 1, 2, 3"

@@ -5,8 +5,6 @@ returns table (
 )
 language plpgsql stable security definer rows 10
 set search_path to pg_catalog, public, pg_temp
-set hnsw.iterative_scan = 'strict_order'
-set hnsw.ef_search = 200
 as $$
 #variable_conflict use_column
 declare
@@ -15,6 +13,7 @@ declare
     v_terms text[];
 begin
     perform internal.check_arguments(k, filters);
+    perform set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '200', true);
     select i.text_vector, i.key_terms into v_vector, v_terms
     from serving.item as i where i.release_id = v_release and i.item_id = to_item;
     if v_vector is null then

@@ -17,8 +17,6 @@ returns table (
 )
 language plpgsql stable security definer rows 10
 set search_path to pg_catalog, public, pg_temp
-set hnsw.iterative_scan = 'strict_order'
-set hnsw.ef_search = 200
 as $$
 #variable_conflict use_column
 declare
@@ -29,6 +27,7 @@ declare
     v_semantic double precision;
 begin
     perform internal.check_arguments(k, filters);
+    perform set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '200', true);
     v_vector := internal.encode(v_release, query);
     select w.val into v_lexical from serving.weight as w
     where w.release_id = v_release and w.term = 'search_lexical';

@@ -5,6 +5,7 @@ import hmac
 
 import psycopg
 import pytest
+
 from tests.sql.conftest import ANNA, BORIS, CHEN, IDS
 
 COLUMNS = "rank, item_id, title, score, interest_weight, reasons, release_id, fewer_because"

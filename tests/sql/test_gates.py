@@ -102,7 +102,9 @@ def sound(database: str) -> str:
             " select shop, user_key, count(*) as event_count, 0.1::real as sentiment from raw.event group by 1, 2"
         )
         for table in ("item", "edge", "weight", "token_vector", "posting", "user_profile", "seen"):
-            connection.execute(f"create table serving.{table}_1 partition of serving.{table} for values in ('{RELEASE}')")
+            connection.execute(
+                f"create table serving.{table}_1 partition of serving.{table} for values in ('{RELEASE}')"
+            )
         connection.execute(
             f"insert into serving.item select '{RELEASE}', item_id, title, '', null, '{{}}', 3, 'en', '{{}}', 0.5, {unit}"
             " from raw.product;"
@@ -155,8 +157,16 @@ DISEASES = [
     ),
     ("profiles", "truncate marts.fct_interactions", "there are 0 interactions, but the manifest promises 60"),
     ("profiles", "update marts.dim_items set item_id = 'i1' where item_id = 'i2'", "2 of 20 items share their id"),
-    ("profiles", "update marts.fct_interactions set item_id = 'x' where item_id = 'i1'", "3 of 60 interactions are with"),
-    ("profiles", "update marts.dim_user_profiles set sentiment = 7", "3 of 3 profiles have a sentiment outside -1 to 1"),
+    (
+        "profiles",
+        "update marts.fct_interactions set item_id = 'x' where item_id = 'i1'",
+        "3 of 60 interactions are with",
+    ),
+    (
+        "profiles",
+        "update marts.dim_user_profiles set sentiment = 7",
+        "3 of 3 profiles have a sentiment outside -1 to 1",
+    ),
     (
         "candidate",
         "update serving.item set text_vector = text_vector * text_vector - text_vector where item_id < 'i12'",
@@ -210,8 +220,8 @@ def test_a_foreign_and_a_repeated_item_are_counted(database: str, lake: Path) ->
     ("column", "value", "fault"),
     [
         ("val", float("nan"), "have no value"),
-        ("val", float("inf"), "not a positive finite number"),
-        ("val", 0.0, "not a positive finite number"),
+        ("val", float("inf"), "have a value that is not a positive finite number"),
+        ("val", 0.0, "have a value that is not a positive finite number"),
         ("dst", "stranger", "lead to an unknown item"),
         ("dst", "i0", "lead back to where they start"),
     ],
@@ -221,7 +231,7 @@ def test_a_poisoned_edge_is_named(database: str, lake: Path, column: str, value:
     edges = pq.read_table(path).to_pydict()
     edges[column][0] = value
     pq.write_table(pa.table(edges), path)
-    assert f"1 of 19 edges {fault}" in red(database, lake, "trained") or fault in red(database, lake, "trained")
+    assert f"1 of 19 edges {fault}" in red(database, lake, "trained")
 
 
 def test_no_rows_never_pass(database: str, lake: Path) -> None:

@@ -23,7 +23,9 @@ SECRETS = {
 }
 
 
-def config(folder: Path, text: str, *options: str, secrets: dict[str, str] = SECRETS) -> subprocess.CompletedProcess[str]:
+def config(
+    folder: Path, text: str, *options: str, secrets: dict[str, str] = SECRETS
+) -> subprocess.CompletedProcess[str]:
     """Run `config` on a compose file with this text."""
     (folder / "docker-compose.yml").write_text(text)
     return subprocess.run(

@@ -23,7 +23,7 @@ def write_tiny_bert(folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     BertModel(BertConfig(vocab_size=12, max_position_embeddings=32, **size)).save_pretrained(folder)
-    vocabulary = "[PAD] [CLS] [SEP] [UNK] query passage : dog cat cup big small".split()
+    vocabulary = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *("query", "passage", ":", "dog", "cat", "cup", "big", "small")]
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
