@@ -130,7 +130,7 @@ def _through_sql(
         catalogue,
         model,
         postings(catalogue.terms),
-        token_table(catalogue.terms, encoder.encode_queries),
+        token_table(catalogue.terms, catalogue.vectors, encoder.encode_queries, seed=0),
         users,
         {user: [catalogue.item_ids[i] for i in dict.fromkeys(taken)] for user, taken in users.items()},
         {},

@@ -117,22 +117,27 @@ def _evaluate(dsn: str, parts: tuple[Part, ...], manifest: Mapping[str, int], fi
     context.variables.progress_bars = {"globally": False}
     tables = context.data_sources.add_postgres("tables", connection_string=sqlalchemy_url(dsn), create_temp_table=False)
     files = context.data_sources.add_pandas("files")
-    for part in parts:
-        expected = manifest[part.name]
-        if expected == 0 and not part.may_be_empty:
-            findings.faults.append(f"there are no {part.noun}")
-            continue
-        rules = [Rule("ExpectTableRowCountToEqual", "", {"value": expected}), *(part.rules if expected else ())]
-        expectations = [getattr(gxe, rule.expectation)(**rule.arguments, meta={"fault": rule.fault}) for rule in rules]
-        suite = gx.ExpectationSuite(name=part.name, expectations=expectations)
-        if isinstance(part.rows, sql.Composable):
-            # SQLAlchemy reads a colon as the start of a parameter.
-            query = part.rows.as_string().replace(":", r"\:")
-            batch = tables.add_query_asset(part.name, query).add_batch_definition_whole_table("all").get_batch()
-        else:
-            definition = files.add_dataframe_asset(part.name).add_batch_definition_whole_dataframe("all")
-            batch = definition.get_batch({"dataframe": part.rows()})
-        _judge(part, expected, len(rules), batch.validate(suite, result_format=COUNTS_ONLY), findings)
+    try:
+        for part in parts:
+            expected = manifest[part.name]
+            if expected == 0 and not part.may_be_empty:
+                findings.faults.append(f"there are no {part.noun}")
+                continue
+            rules = [Rule("ExpectTableRowCountToEqual", "", {"value": expected}), *(part.rules if expected else ())]
+            suite = gx.ExpectationSuite(name=part.name)
+            for rule in rules:
+                expectation = getattr(gxe, rule.expectation)
+                suite.add_expectation(expectation(**rule.arguments, meta={"fault": rule.fault}))
+            if isinstance(part.rows, sql.Composable):
+                # SQLAlchemy reads a colon as the start of a parameter.
+                query = part.rows.as_string().replace(":", r"\:")
+                batch = tables.add_query_asset(part.name, query).add_batch_definition_whole_table("all").get_batch()
+            else:
+                definition = files.add_dataframe_asset(part.name).add_batch_definition_whole_dataframe("all")
+                batch = definition.get_batch({"dataframe": part.rows()})
+            _judge(part, expected, len(rules), batch.validate(suite, result_format=COUNTS_ONLY), findings)
+    finally:
+        tables.get_engine().dispose()
 
 
 def _judge(

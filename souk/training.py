@@ -80,7 +80,7 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
     recommender = fit(catalogue, list(sequences.values()))
     log.info("weights: %s", recommender.weights)
     model = load_encoder(encoder, settings.models)
-    tokens = token_table(terms, model.encode_queries)
+    tokens = token_table(terms, catalogue.vectors, model.encode_queries, seed=0)
     log.info("query encoder: %s tokens", f"{len(tokens.tokens):,}")
     counts = write_release(
         folder,

@@ -58,7 +58,7 @@ def publish_shop(dsn: str, folder, name: str = "shop-1", titles: dict[str, str] 
         }
         for i, title in enumerate(titles.values())
     ]
-    tokens = token_table(terms, lambda texts: np.stack([unit(t) for t in texts]).astype(np.float32))
+    tokens = token_table(terms, vectors, lambda texts: np.stack([unit(t) for t in texts]).astype(np.float32), 0)
     seen = {user: [catalogue.item_ids[i] for i in taken] for user, taken in sequences.items()}
     write_release(folder / name, items, catalogue, model, postings(terms), tokens, sequences, seen, {})
     entry = release.Release(name, "shop", name, end, "test", True, True)
