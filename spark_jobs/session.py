@@ -26,6 +26,8 @@ def spark_session(app: str, master: str, home: Path | None = None) -> SparkSessi
     Raises:
         SoukError: There is no Java to run Spark with.
     """
+    if (active := SparkSession.getActiveSession()) is not None:
+        return active
     home = Settings.from_env().home if home is None else home
     scratch = home / "spark"
     scratch.mkdir(parents=True, exist_ok=True)

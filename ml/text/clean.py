@@ -6,8 +6,8 @@ import html
 import re
 import unicodedata
 
-# Letters only, without the punctuation and the gaps of their blocks.
-HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufa6d\ufa70-\ufad9\U00020000-\U0002a6df"
+# Letters only, without the punctuation and the gaps of their blocks. sql/internal cuts queries by the same HAN.
+HAN = "\u3400-\u4dbf\u4e00-\u9fff"
 KANA_HANGUL = "\u1100-\u11ff\u3041-\u3096\u30a1-\u30fa\u30fc-\u30fe\u31f0-\u31ff\uac00-\ud7a3"
 
 _BLOCK = re.compile(r"<(script|style)\b[^<>]{0,500}>.{0,5000}?</\1\s*>|<!--.{0,5000}?-->", re.IGNORECASE | re.DOTALL)

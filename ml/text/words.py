@@ -12,12 +12,12 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from ml.text.clean import HAN, KANA_HANGUL, detect_language, normalise
+from ml.text.clean import HAN, detect_language, normalise
 
 _LOADING = threading.RLock()
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-_CJK = re.compile(f"[{HAN}{KANA_HANGUL}]+")
-_RUN = re.compile(f"[{HAN}{KANA_HANGUL}]+|[^\\W_{HAN}{KANA_HANGUL}]+")
+_HAN = re.compile(f"[{HAN}]+")
+_RUN = re.compile(f"[{HAN}]+|[^\\W_{HAN}]+")
 
 # Listed as stop words but kept: negations, which turn a sentence round, and what names goods and their properties (the
 # lists were made from web pages).
@@ -71,7 +71,7 @@ def tag(text: str, lang: str) -> list[tuple[str, str]]:
 
 def words(text: str) -> list[str]:
     """Return the lower-case words in order, segmented where there is Chinese, without stop words (negations stay)."""
-    lang = "zh" if _CJK.search(text) else "en"
+    lang = "zh" if _HAN.search(text) else "en"
     return [word for word in map(str.lower, segment(text, lang)) if word not in stop_words()]
 
 
@@ -79,11 +79,11 @@ def lexical_terms(text: str) -> list[str]:
     """Return the terms of lexical search in order, repeated as often as they occur.
 
     The rule is one that SQL can follow on a query without a dictionary: runs of letters and digits in lower case, and
-    every 1-, 2- and 3-gram of a run of Chinese, Japanese or Korean characters.
+    every 1-, 2- and 3-gram of a run of Chinese characters.
     """
     terms: list[str] = []
     for run in _RUN.findall(normalise(text).lower()):
-        if _CJK.match(run):
+        if _HAN.match(run):
             spans = ((at, at + n) for at in range(len(run)) for n in (1, 2, 3) if at + n <= len(run))
             terms.extend(run[start:end] for start, end in spans)
         else:

@@ -51,7 +51,7 @@ comment on function internal.current_release() is 'The published release; null b
 
 create or replace function internal.history(of_release text, of_user text)
 returns table (item_id text, age integer)
-language sql stable
+language sql stable rows 20
 set search_path to pg_catalog, pg_temp
 as $$
     -- Live events come first: they happened after the release was made.
@@ -81,7 +81,7 @@ comment on function internal.history(text, text) is
 
 create or replace function internal.seen(of_release text, of_user text)
 returns table (item_id text)
-language sql stable
+language sql stable rows 50
 set search_path to pg_catalog, pg_temp
 as $$
     select s.item_id from serving.seen as s where s.release_id = of_release and s.user_key = of_user

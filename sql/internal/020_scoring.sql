@@ -2,7 +2,8 @@
 
 create or replace function internal.candidate_terms(of_release text, of_user text, pool integer)
 returns table (item_id text, term text, val double precision, contribution double precision, because text[])
-language sql stable
+-- The planner has to know that a history is short: else it reads the whole graph.
+language sql stable rows 1000
 set search_path to pg_catalog, pg_temp
 as $$
     with history as materialized (
@@ -15,9 +16,9 @@ as $$
         select
             e.dst as item_id,
             e.kind as term,
-            sum(power(case e.kind when 'encoder' then 0.6 else 0.7 end, h.age) * e.val) as val,
+            sum(power(case e.kind when 'encoder' then 0.6 else 0.7 end::float8, h.age) * e.val) as val,
             -- The product of the history that speaks loudest for this one.
-            (array_agg(h.item_id order by power(case e.kind when 'encoder' then 0.6 else 0.7 end, h.age) * e.val desc))[1:2]
+            (array_agg(h.item_id order by power(case e.kind when 'encoder' then 0.6 else 0.7 end::float8, h.age) * e.val desc))[1:2]
                 as because
         from history as h
         inner join serving.edge as e on e.release_id = of_release and e.src = h.item_id

@@ -89,7 +89,9 @@ def test_session_listens_on_loopback_and_keeps_scratch_under_home(spark):
     settings = dict(spark.sparkContext.getConf().getAll())
     assert settings["spark.driver.host"] == settings["spark.driver.bindAddress"] == "127.0.0.1"
     assert settings["spark.ui.enabled"] == "false"
-    assert settings["spark.sql.warehouse.dir"].startswith(os.environ["SPARK_LOCAL_DIRS"])
+    scratch = os.environ["SPARK_LOCAL_DIRS"]
+    assert Path(scratch).is_dir()
+    assert settings["spark.sql.warehouse.dir"].removeprefix("file:") == f"{scratch}/warehouse"
 
 
 def test_progress_line():

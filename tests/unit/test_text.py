@@ -83,6 +83,7 @@ def test_words_drop_stop_words_but_keep_negations_and_goods():
 def test_lexical_terms_follow_the_rule_of_sql():
     assert lexical_terms("Dog-Food 10kg, Chappi's") == ["dog", "food", "10kg", "chappi", "s"]
     assert lexical_terms("狗粮A2罐") == ["狗", "狗粮", "粮", "a2", "罐"]
+    assert lexical_terms("猫の食") == ["猫", "の", "食"]
     assert lexical_terms("保护套") == ["保", "保护", "保护套", "护", "护套", "套"]
 
 
