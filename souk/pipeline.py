@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import closing
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -127,7 +126,13 @@ def encode(landed: Stage) -> Stage:
         )
     finally:
         spark.stop()
-    return {**_names(landed), "vectors": {**asdict(report), "quarantined": len(report.quarantined)}}
+    return {
+        **_names(landed),
+        "rows": {"vectors": report.rows},
+        "encoded": report.encoded,
+        "reused": report.reused,
+        "quarantined": len(report.quarantined),
+    }
 
 
 def train(landed: Stage) -> Stage:

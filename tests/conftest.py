@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -22,16 +24,22 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@contextmanager
+def server_home() -> Iterator[Path]:
+    """A folder that the server's own user can enter: pytest closes the parents of `tmp_path` to others."""
+    with tempfile.TemporaryDirectory(prefix="souk-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def server() -> Iterator[EmbeddedPostgres]:
     """An embedded Postgres that lives as long as the test run."""
-    home = tmp_path_factory.mktemp("server")
-    for folder in [home, *home.parents][:3]:
-        folder.chmod(0o755)
-    embedded = EmbeddedPostgres(home, free_port())
-    embedded.start()
-    yield embedded
-    embedded.stop()
+    with server_home() as home:
+        embedded = EmbeddedPostgres(home, free_port())
+        embedded.start()
+        yield embedded
+        embedded.stop()
 
 
 @pytest.fixture(scope="session")

@@ -10,17 +10,16 @@ from psycopg.conninfo import make_conninfo
 
 from souk.errors import SoukError
 from souk.postgres import EmbeddedPostgres, check_pgvector, connect, create_database, probe
-from tests.conftest import free_port
+from tests.conftest import free_port, server_home
 
 
 @pytest.fixture
-def own_server(tmp_path):
-    for folder in [tmp_path, *tmp_path.parents][:3]:
-        folder.chmod(0o755)
-    server = EmbeddedPostgres(tmp_path, free_port())
-    server.start()
-    yield server
-    server.stop()
+def own_server():
+    with server_home() as home:
+        server = EmbeddedPostgres(home, free_port())
+        server.start()
+        yield server
+        server.stop()
 
 
 def test_rows_survive_kill_9(own_server):
@@ -44,15 +43,13 @@ def test_it_listens_on_loopback_and_asks_for_a_password(own_server):
     assert own_server.password_file.stat().st_mode & 0o077 == 0
 
 
-def test_a_taken_port_is_told(tmp_path):
-    for folder in [tmp_path, *tmp_path.parents][:3]:
-        folder.chmod(0o755)
-    with socket.socket() as other:
+def test_a_taken_port_is_told():
+    with server_home() as home, socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(SoukError, match=rf"Port {port} is taken.*SOUK_POSTGRES_PORT"):
-            EmbeddedPostgres(tmp_path, port).start()
+            EmbeddedPostgres(home, port).start()
 
 
 def test_a_server_that_is_down_is_told():

@@ -23,7 +23,8 @@ def test_the_example_names_every_variable_that_the_code_reads():
     read = names(
         r"""["'](SOUK_[A-Z_]+)["']""", "souk/**/*.py", "spark_jobs/*.py", "dags/*.py", "dbt/*.yml", "tests/conftest.py"
     )
-    assert "SOUK_HOME" in read
+    read |= names(r"\$\{(SOUK_COMPOSE_[A-Z_]+)", "docker-compose.yml")
+    assert {"SOUK_HOME", "SOUK_COMPOSE_SECRET"} <= read
     assert (
         names(r"^#(SOUK_[A-Z_]+)=", ".env.example")
         | set(re.findall(r"^#(SOUK_[A-Z_]+)=", (REPOSITORY / ".env.example").read_text(), re.M))
