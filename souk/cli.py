@@ -11,6 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from souk import show
 from souk.errors import SoukError
 from souk.postgres import EmbeddedPostgres, connect
@@ -26,6 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.command(Settings.from_env(), options)
     except SoukError as error:
         print(f"souk: {error}", file=sys.stderr)
+        return 1
+    except (psycopg.Error, OSError) as error:
+        # Disk full, a server that went away: the cause is in the message, the trace is for developers.
+        logging.getLogger(__name__).debug("failed", exc_info=True)
+        print(
+            f"souk: {' '.join(str(error).split())}. Nothing was published; correct this and run again.", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         print("souk: interrupted; the published release is unchanged", file=sys.stderr)
