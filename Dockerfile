@@ -7,11 +7,11 @@ RUN apt-get update \
     && useradd --uid 10001 --create-home souk \
     && install --directory --owner=souk --group=souk /var/lib/souk
 
-# PyTorch's own index has the build without CUDA, which is a tenth of the size.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# PyTorch's own CPU index, as a build argument, gives a build without CUDA: a tenth of the size. pip reads the variable.
+ARG PIP_EXTRA_INDEX_URL
 WORKDIR /opt/souk
 COPY requirements.in constraints.txt ./
-RUN pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" -c constraints.txt -r requirements.in
+RUN pip install --no-cache-dir -c constraints.txt -r requirements.in
 
 COPY dags dags
 COPY dbt dbt
