@@ -9,9 +9,10 @@ from pathlib import Path
 from ml.encoder import load_encoder
 from ml.evaluate import evaluate
 from ml.recommender import Catalogue
-from ml.text import lexical_terms, normalise
+from ml.text import lexical_terms, passage
+from souk.evaluation import product_fields
 from souk.settings import Settings
-from souk.sources import Dataset, Row, open_dataset
+from souk.sources import Dataset, open_dataset
 
 PEERS = ("popularity", "item-knn", "transition")
 LIKES = ("view", "click", "cart", "purchase")
@@ -19,7 +20,12 @@ LIKES = ("view", "click", "cart", "purchase")
 
 def read(dataset: Dataset, settings: Settings) -> tuple[Catalogue, list[list[int]]]:
     """Return the encoded catalogue of a source, and its sequences of liked items."""
-    texts = {str(row["item_id"]): _text(row) for chunk in dataset.products() for row in chunk if row.get("item_id")}
+    texts = {
+        str(row["item_id"]): passage(*product_fields(row))
+        for chunk in dataset.products()
+        for row in chunk
+        if row.get("item_id")
+    }
     number = {item: position for position, item in enumerate(texts)}
     events = [
         (str(row["user_id"]), row["event_at"], number[str(row["item_id"])])
@@ -34,12 +40,6 @@ def read(dataset: Dataset, settings: Settings) -> tuple[Catalogue, list[list[int
     encoder = load_encoder(settings.encoder, settings.models)
     vectors = encoder.encode_passages(list(texts.values()), settings.encoder_max_tokens)
     return Catalogue(list(texts), [lexical_terms(text) for text in texts.values()], vectors), list(sequences.values())
-
-
-def _text(product: Row) -> str:
-    categories = product.get("categories")
-    parts = [product.get("title"), product.get("brand"), *(categories if isinstance(categories, list) else [])]
-    return normalise(". ".join(str(part) for part in [*parts, product.get("description")] if part))
 
 
 def main() -> None:

@@ -17,13 +17,14 @@ from ml.encoder import load_encoder, locate
 from ml.evaluate import evaluate as measure
 from ml.recommender import Catalogue, fit, score
 from ml.search import postings, token_table
-from ml.text import detect_language, key_terms, lexical_terms, normalise
+from ml.text import detect_language, key_terms, lexical_terms, passage
 from souk import release
 from souk.artefacts import write_release
 from souk.errors import SoukError
 from souk.postgres import connect, connect_server, create_database
 from souk.settings import Settings
-from souk.sources import open_dataset
+from souk.sources import Dataset
+from souk.sources.amazon import open_sequences
 from sql.migrate import migrate
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def evaluate(settings: Settings, items: Path, sequences: Path, sample: int, targ
     Args:
         settings: The server, the encoder and the cache of vectors.
         items: items.jsonl.
-        sequences: sequences.txt of the same folder.
+        sequences: sequences.txt, in the same order of time.
         sample: Users that are scored through the published SQL function, too.
         target: Where the figures go as JSON; None for nowhere.
 
@@ -46,22 +47,20 @@ def evaluate(settings: Settings, items: Path, sequences: Path, sample: int, targ
         The figures as a table.
 
     Raises:
-        SoukError: A file is missing, or SQL and the batch scorer disagree.
+        SoukError: A file is missing or has nothing to measure, or SQL and the batch scorer disagree.
     """
-    for file in (items, sequences):
-        if not file.is_file():
-            raise SoukError(f"{file} does not exist", "Correct --items or --sequences.")
-    if items.parent.resolve() != sequences.parent.resolve():
-        raise SoukError("--items and --sequences lie in different folders", "Put them side by side.")
-    dataset = open_dataset("amazon", items.parent, 1.0, 0, settings.home)
-    products = [row for chunk in dataset.products() for row in chunk]
-    events = [row for chunk in dataset.events() for row in chunk]
+    dataset = open_sequences(items, sequences)
+    products = list(
+        {row["item_id"]: row for chunk in dataset.products() for row in chunk if row.get("item_id")}.values()
+    )
     catalogue = _catalogue(settings, products)
-    number = {item: place for place, item in enumerate(catalogue.item_ids)}
-    histories: dict[str, list[int]] = {}
-    for event in events:
-        histories.setdefault(str(event["user_id"]), []).append(number[str(event["item_id"])])
-    report: dict[str, Any] = measure(catalogue, list(histories.values()), dataset.shop)
+    histories, ignored = _histories(dataset, catalogue.item_ids)
+    if ignored:
+        log.warning("ignored %s events with an unknown item or an unreadable line", f"{ignored:,}")
+    try:
+        report: dict[str, Any] = measure(catalogue, list(histories.values()), dataset.shop)
+    except ValueError as error:
+        raise SoukError(f"{dataset.shop} cannot be evaluated: {error}", "Correct the data.") from None
     report["through_sql"] = _through_sql(settings, products, catalogue, histories, sample)
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +70,7 @@ def evaluate(settings: Settings, items: Path, sequences: Path, sample: int, targ
 
 def _catalogue(settings: Settings, products: list[dict[str, object]]) -> Catalogue:
     """Return the items with their vectors, which are kept for the next evaluation of the same texts."""
-    texts = [_text(*_fields(product)) for product in products]
+    texts = [passage(*product_fields(product)) for product in products]
     _, encoder_id = locate(settings.encoder, settings.models)
     name = hashlib.sha256(json.dumps([encoder_id, settings.encoder_max_tokens, texts]).encode()).hexdigest()[:20]
     cache = settings.lake / "evaluation" / f"{name}.npy"
@@ -85,7 +84,22 @@ def _catalogue(settings: Settings, products: list[dict[str, object]]) -> Catalog
     return Catalogue([str(row["item_id"]) for row in products], [lexical_terms(text) for text in texts], vectors)
 
 
-def _fields(product: dict[str, object]) -> tuple[str, str, list[str], str]:
+def _histories(dataset: Dataset, item_ids: list[str]) -> tuple[dict[str, list[int]], int]:
+    """Return the item indices of each user in time order, and how many events could not be used."""
+    number = {item: place for place, item in enumerate(item_ids)}
+    histories: dict[str, list[int]] = {}
+    ignored = 0
+    for event in (row for chunk in dataset.events() for row in chunk):
+        place = number.get(str(event.get("item_id")))
+        if place is None:
+            ignored += 1
+        else:
+            histories.setdefault(str(event["user_id"]), []).append(place)
+    return histories, ignored
+
+
+def product_fields(product: dict[str, object]) -> tuple[str, str, list[str], str]:
+    """Return title, brand, categories and description of a source's product, the arguments of `passage`."""
     categories = product.get("categories")
     return (
         str(product.get("title") or ""),
@@ -93,11 +107,6 @@ def _fields(product: dict[str, object]) -> tuple[str, str, list[str], str]:
         [str(name) for name in categories] if isinstance(categories, list) else [],
         str(product.get("description") or ""),
     )
-
-
-def _text(title: str, brand: str, categories: list[str], description: str) -> str:
-    """Return what is encoded, in the order of the encode stage."""
-    return normalise(". ".join(part for part in (title, brand, " ".join(categories), description) if part))
 
 
 def _through_sql(
@@ -121,7 +130,7 @@ def _through_sql(
             "lang": detect_language(f"{title} {description}"),
             "key_terms": key_terms(title),
         }
-        for title, brand, categories, description in map(_fields, products)
+        for title, brand, categories, description in map(product_fields, products)
     ]
     folder = settings.lake / "evaluation" / "release"
     write_release(

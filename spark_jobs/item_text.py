@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from ml.encoder import Encoder, load_encoder
-from ml.text import detect_language, key_terms, lexical_terms, normalise
+from ml.text import detect_language, key_terms, lexical_terms, passage
 
 LONGEST_TEXT = 100_000
 VECTORS = pa.schema(
@@ -74,12 +74,11 @@ def _prepare(raw: Row) -> Row:
 
 
 def _text(raw: Row) -> str:
-    """Return what is encoded, the most telling first, because the encoder cuts the end."""
-    parts = [raw["title"], raw["brand"], b" ".join(filter(None, raw["categories"] or [])), raw["description"]]
-    text = ". ".join(part.decode() for part in parts if part)
-    if len(text) > LONGEST_TEXT:
+    title, brand, description = ((raw[name] or b"").decode() for name in ("title", "brand", "description"))
+    categories = [name.decode() for name in raw["categories"] or [] if name]
+    if sum(map(len, [title, brand, description, *categories])) > LONGEST_TEXT:
         raise _UnfitError("text_too_long")
-    text = normalise(text)
+    text = passage(title, brand, categories, description)
     if not any(map(str.isalnum, text)):
         raise _UnfitError("empty_text")
     return text

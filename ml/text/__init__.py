@@ -1,6 +1,6 @@
 """Chinese and English text, as pure functions: cleaning, language, words, parts of speech, sentiment."""
 
-from ml.text.clean import detect_language, normalise
+from ml.text.clean import detect_language, normalise, passage
 from ml.text.mood import sentiment
 from ml.text.words import key_terms, lexical_terms, segment, tag, words
 
@@ -13,6 +13,7 @@ __all__ = [
     "key_terms",
     "lexical_terms",
     "normalise",
+    "passage",
     "segment",
     "sentiment",
     "tag",

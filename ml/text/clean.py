@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Iterable
 
 # Letters only, without the punctuation and the gaps of their blocks. sql/internal cuts queries by the same HAN.
 HAN = "\u3400-\u4dbf\u4e00-\u9fff"
@@ -37,6 +38,12 @@ def normalise(text: str) -> str:
         if text == before:
             break
     return text
+
+
+def passage(title: str, brand: str | None, categories: Iterable[str], description: str | None) -> str:
+    """Return what of a product is encoded, the most telling first, because the encoder cuts the end."""
+    parts = (title, brand, " ".join(filter(None, categories)), description)
+    return normalise(". ".join(part for part in parts if part))
 
 
 def detect_language(text: str) -> str:

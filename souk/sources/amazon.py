@@ -34,7 +34,7 @@ def open_amazon(path: Path) -> Dataset:
     path = path.resolve()
     items, sequences = path / "items.jsonl", path / "sequences.txt"
     if items.is_file() or sequences.is_file():
-        return _open_sequences(path, require_file(items), require_file(sequences))
+        return open_sequences(items, sequences)
     products, reviews = _find(path, "products*", "meta*"), _find(path, "reviews*")
     if products is None or reviews is None:
         raise SoukError(
@@ -56,12 +56,18 @@ def open_amazon(path: Path) -> Dataset:
     )
 
 
-def _open_sequences(path: Path, items: Path, sequences: Path) -> AmazonSequences:
+def open_sequences(items: Path, sequences: Path) -> AmazonSequences:
+    """Open the two files of the sequences shape, wherever they lie; the shop is named after the folder of the items.
+
+    Raises:
+        SoukError: A file is missing or empty, or lacks a column.
+    """
+    items, sequences = require_file(items.resolve()), require_file(sequences.resolve())
     require_columns(items, sample_columns(items, json_rows(items)), {"item_id", "title"})
     if not any(isinstance(line, str) and len(line.split()) > 1 for line in text_lines(sequences)):
         raise SoukError(f"{sequences} has no line of the form 'user item item …'", "Correct the file.")
     return AmazonSequences(
-        shop=path.name,
+        shop=items.parent.name,
         source="amazon",
         is_generated=False,
         has_clock=False,
@@ -91,7 +97,7 @@ class AmazonSequences(Dataset):
         return chunks(map(_item, json_rows(self.items_file)))
 
     def events(self) -> Iterator[list[Row]]:
-        """Yield each position of each sequence as a purchase, identified as `user:position`."""
+        """Yield each position of each sequence as a purchase."""
         return chunks(self._events())
 
     def _events(self) -> Iterator[Row]:
@@ -104,7 +110,7 @@ class AmazonSequences(Dataset):
                 yield unreadable("empty_sequence", line)
             for position, item in enumerate(items):
                 yield {
-                    "event_id": f"{user}:{position}",
+                    "event_id": row_id(user, position),
                     "user_id": user,
                     "item_id": item,
                     "kind": "purchase",

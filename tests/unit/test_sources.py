@@ -101,9 +101,11 @@ def test_sequences(sequences: Path) -> None:
     assert (tea["item_id"], tea["description"], tea["categories"]) == ("0", "Green.", ["Food", "Tea"])
     assert (cup["title"], cup["categories"], cup["attributes"]) == ("杯子", ["Home", "Cups"], {"asin": "B1"})
     events = rows(dataset, "events")
-    assert [(event["event_id"], event["item_id"]) for event in events] == [
-        ("7:0", "0"), ("7:1", "1"), ("7:2", "0"), ("8:0", "1"),
+    assert [(event["user_id"], event["item_id"]) for event in events] == [
+        ("7", "0"), ("7", "1"), ("7", "0"), ("8", "1"),
     ]  # fmt: skip
+    assert len({event["event_id"] for event in events}) == 4
+    assert all(len(str(event["event_id"])) == 32 for event in events), "an event's id must not tell who it was"
     assert events[2]["event_at"] == datetime(2000, 1, 1, 0, 0, 2, tzinfo=UTC)
     assert rows(dataset, "queries") == rows(dataset, "reviews") == []
 
