@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,8 +27,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from souk.errors import SoukError
-from souk.gates import sqlalchemy_url
-from souk.postgres import connect, create_database
+from souk.postgres import connect, create_database, is_port_taken, sqlalchemy_url
 from souk.settings import REPOSITORY, Settings
 
 DAG_ID = "recommendations"
@@ -178,7 +176,7 @@ def start_ui(settings: Settings, dsn: str) -> Ui:
     if _services(home) and _is_healthy(ui.url):
         return ui
     stop_ui(settings)
-    if _is_taken(settings.airflow_port):
+    if is_port_taken(settings.airflow_port):
         raise SoukError(f"Port {settings.airflow_port} is taken by another program", "Set SOUK_AIRFLOW_PORT.")
     _write_private(home / "passwords.json", json.dumps({USER: ui.password}))
     with _only_run(home):
@@ -332,16 +330,6 @@ def _is_healthy(url: str) -> bool:
     return all(
         (health.get(part) or {}).get("status") == "healthy" for part in ("metadatabase", "scheduler", "dag_processor")
     )
-
-
-def _is_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
 
 
 def _schema(dsn: str) -> str:

@@ -14,13 +14,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
 
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
 from souk.errors import SoukError
-from souk.postgres import connect, connect_server
+from souk.postgres import connect, connect_server, sqlalchemy_url
 from souk.settings import Settings
 from souk.suites import SUITES, Part, Rule
 
@@ -193,11 +191,3 @@ def _record(dsn: str, stage: Mapping[str, Any], verdict: Verdict) -> str:
         )
         served = connection.execute("select release_id from serving.pointer").fetchone()
     return f"Release {served[0]} keeps serving." if served else "Nothing is published yet."
-
-
-def sqlalchemy_url(dsn: str) -> str:
-    """Return a DSN as SQLAlchemy writes it."""
-    parts = {key: str(value) for key, value in conninfo_to_dict(dsn).items()}
-    login = f"{quote(parts.pop('user', ''), safe='')}:{quote(parts.pop('password', ''), safe='')}"
-    place = f"{parts.pop('host', 'localhost')}:{parts.pop('port', '5432')}/{quote(parts.pop('dbname', ''), safe='')}"
-    return f"postgresql+psycopg://{login}@{place}?{urlencode(parts)}"

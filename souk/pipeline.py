@@ -161,10 +161,7 @@ def load(landed: Stage, trained: Stage) -> Stage:
     settings = Settings.from_env()
     dsn = database(settings)
     name = landed["release_id"]
-    with closing(connect(dsn)) as connection:
-        state = release.state_of(connection, name)
-        kept = connection.execute("select to_regclass(%s)", [f"serving.{release.partition('item', name)}"]).fetchone()
-    if state is not None and state != "candidate" and kept and kept[0]:
+    if release.is_kept(dsn, name):
         return {**_names(landed), "rows": trained["rows"], "is_new": False}
     entry = release.Release(
         release_id=name,
@@ -183,6 +180,13 @@ def load(landed: Stage, trained: Stage) -> Stage:
 def publish(loaded: Stage) -> Stage:
     """Show the audited release to readers."""
     dsn = database(Settings.from_env())
+    with closing(connect(dsn)) as connection:
+        passed = connection.execute(
+            "select is_passed from ops.gate_result where shop = %s and run_id = %s and gate = 'candidate'",
+            [loaded["shop"], loaded["run_id"]],
+        ).fetchone()
+    if not passed or not passed[0]:
+        raise SoukError(f"Release {loaded['release_id']} has not passed its gate", "Run the gate of the publish group.")
     release.mark_audited(dsn, loaded["release_id"])
     outcome = release.publish(dsn, loaded["release_id"])
     if outcome == "refused":

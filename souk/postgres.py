@@ -17,6 +17,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -70,7 +71,7 @@ class EmbeddedPostgres:
         return (
             self.data.exists()
             and self._run("pg_ctl", "status", "-D", str(self.data)).returncode == 0
-            and _port_taken(self.port)
+            and is_port_taken(self.port)
         )
 
     def start(self) -> str:
@@ -82,7 +83,7 @@ class EmbeddedPostgres:
         if not (self.data / "PG_VERSION").exists():
             self._initialise()
         if not self.is_running():
-            if _port_taken(self.port):
+            if is_port_taken(self.port):
                 raise SoukError(
                     f"Port {self.port} is taken by another program", "Set SOUK_POSTGRES_PORT to a free port."
                 )
@@ -253,6 +254,14 @@ def check_pgvector(version: str | None) -> None:
         )
 
 
+def sqlalchemy_url(dsn: str) -> str:
+    """Return a DSN as SQLAlchemy writes it."""
+    parts = {key: str(value) for key, value in conninfo_to_dict(dsn).items()}
+    login = f"{quote(parts.pop('user', ''), safe='')}:{quote(parts.pop('password', ''), safe='')}"
+    place = f"{parts.pop('host', 'localhost')}:{parts.pop('port', '5432')}/{quote(parts.pop('dbname', ''), safe='')}"
+    return f"postgresql+psycopg://{login}@{place}?{urlencode(parts)}"
+
+
 def _server_account() -> pwd.struct_passwd:
     for name in ("postgres", "nobody"):
         try:
@@ -285,7 +294,8 @@ def _reachable(wanted: Path, account: pwd.struct_passwd | None) -> Path:
     return root
 
 
-def _port_taken(port: int) -> bool:
+def is_port_taken(port: int) -> bool:
+    """Tell whether a program listens on a port of loopback."""
     with closing(socket.socket()) as probe_socket:
         probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -65,10 +65,20 @@ class Release:
     has_clock: bool
 
 
-def state_of(connection: Connection, release_id: str) -> str | None:
-    """Return the state of a release; None if the ledger does not know it."""
-    row = connection.execute("select state from serving.release where release_id = %s", [release_id]).fetchone()
-    return str(row[0]) if row else None
+def is_kept(dsn: str, release_id: str) -> bool:
+    """Tell whether a release has passed its audit and its tables are still there."""
+    with closing(connect(dsn)) as connection:
+        row = connection.execute(
+            "select state <> 'candidate' and to_regclass(%s) is not null from serving.release where release_id = %s",
+            [f"serving.{partition('item', release_id)}", release_id],
+        ).fetchone()
+    return bool(row and row[0])
+
+
+def _is_shown(connection: Connection, release_id: str) -> bool:
+    return (
+        connection.execute("select 1 from serving.pointer where release_id = %s", [release_id]).fetchone() is not None
+    )
 
 
 def partition(table: str, release_id: str) -> str:
@@ -79,7 +89,8 @@ def partition(table: str, release_id: str) -> str:
 def load(dsn: str, release: Release, folder: Path, events: int) -> dict[str, int]:
     """Copy a release's files into tables of its own, index them, and attach them, in one transaction.
 
-    No reader sees them: the pointer does not move. A candidate left by an earlier try is replaced.
+    No reader sees them: the pointer does not move. What an earlier try left is replaced, and so is a retired release
+    whose tables are gone.
 
     Args:
         dsn: The database.
@@ -91,13 +102,12 @@ def load(dsn: str, release: Release, folder: Path, events: int) -> dict[str, int
         Rows of each table, and `events`.
 
     Raises:
-        SoukError: The release is already shown or retired.
+        SoukError: Readers see this release now.
     """
     with closing(connect(dsn)) as connection:
         connection.execute("select pg_advisory_xact_lock(hashtext('souk.load'), hashtext(%s))", [release.release_id])
-        state = state_of(connection, release.release_id)
-        if state in ("published", "retired"):
-            raise SoukError(f"Release {release.release_id} is {state} and cannot be loaded again", "Nothing to do.")
+        if _is_shown(connection, release.release_id):
+            raise SoukError(f"Release {release.release_id} is being served", "It needs no loading.")
         register_vector(connection)
         connection.execute("set local maintenance_work_mem = '512MB'")
         _drop(connection, release.release_id)

@@ -31,7 +31,7 @@ def release_line(dsn: str) -> str:
         ).fetchone()
     if row is None:
         raise SoukError("No release is published", "Run: make demo.")
-    release_id, published_at, rows, is_generated, outcome = _any(row)
+    release_id, published_at, rows, is_generated, outcome = row
     generated = " · generated data" if is_generated else ""
     return (
         f"release {release_id} · {rows['item']:,} items · {rows['events']:,} events · {rows['user_profile']:,} users"
@@ -92,7 +92,3 @@ def _why(reasons: list[dict[str, Any]]) -> str:
 def _cut(text: str, width: int = WIDTH) -> str:
     text = " ".join(text.split())
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _any(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return row

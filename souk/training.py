@@ -78,7 +78,8 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
     sequences, seen = _histories(events, {item: number for number, item in enumerate(ids)})
     log.info("training on %s products and %s events", f"{len(ids):,}", f"{len(events):,}")
     recommender = fit(catalogue, list(sequences.values()))
-    log.info("weights: %s", recommender.weights)
+    for (term, first), weight in recommender.weights.items():
+        log.debug("weight of %s from %s products of history: %.3f", term, first, weight)
     model = load_encoder(encoder, settings.models)
     tokens = token_table(terms, catalogue.vectors, model.encode_queries, seed=0)
     log.info("query encoder: %s tokens", f"{len(tokens.tokens):,}")

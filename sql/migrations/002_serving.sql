@@ -71,7 +71,7 @@ create table serving.weight (
     val double precision not null,
     primary key (release_id, term, min_history)
 ) partition by list (release_id);
-comment on table serving.weight is 'Learned weight of each term of the score, from a history length upwards.';
+comment on table serving.weight is 'Weight of each term of the score, from a history length upwards; those of search apply to any (min_history 0).';
 
 create table serving.token_vector (
     release_id text not null,
@@ -98,7 +98,7 @@ create table serving.user_profile (
     profile jsonb not null,
     primary key (release_id, user_key)
 ) partition by list (release_id);
-comment on table serving.user_profile is 'One row per known shopper. history: up to 20 products, newest first, each once; seen holds in live.event what came later.';
+comment on table serving.user_profile is 'One row per known shopper. history: up to 20 products, newest first, each once; what came later is in live.event.';
 
 create table serving.seen (
     release_id text not null,

@@ -71,3 +71,13 @@ def test_old_releases_are_dropped_and_the_last_one_stays_for_a_rollback(database
     assert ledger == (4,)
     assert release.publish(database, "shop-3") == "published"
     assert shown(database) == "shop-3"
+
+
+def test_a_release_that_was_dropped_can_come_back(database, tmp_path):
+    for number in range(1, 4):
+        publish_shop(database, tmp_path, f"shop-{number}")
+    assert [release.is_kept(database, f"shop-{number}") for number in range(1, 4)] == [False, True, True]
+    assert publish_shop(database, tmp_path, "shop-1") == "published"
+    assert shown(database) == "shop-1"
+    with pytest.raises(SoukError, match="is being served"):
+        publish_shop(database, tmp_path, "shop-1")
