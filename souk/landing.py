@@ -209,38 +209,12 @@ def _forget(connection: Connection, landing_no: int) -> None:
 
 def _move(connection: Connection, dataset: Dataset, landing_no: int) -> None:
     """Move everything staged to its tables, in one transaction."""
-    quarantine = "insert into ops.quarantine (shop, entity, reason, row_hash, row_key, payload, landing_no)"
     for entity in ENTITIES:
+        _set_aside_duplicates(connection, entity, landing_no)
+        if entity in ("event", "review"):
+            _set_aside_unknown_items(connection, entity, landing_no)
         key, columns = KEYS[entity], ("shop", "landing_no", *COLUMNS[entity])
         names, staging = ", ".join(columns), f"raw.{entity}_staging"
-        # Of rows with the same key the last one wins; a different earlier one is told.
-        content = "md5((to_jsonb(s) - 'row_no')::text)"
-        connection.execute(
-            f"{quarantine} select s.shop, '{entity}', 'duplicate_id', {content}, s.{key},"
-            f" to_jsonb(s) - 'user_key' - 'row_no', s.landing_no from {staging} as s"
-            f" inner join (select {key}, max(row_no) as last_no from {staging} where landing_no = %s group by {key}"
-            f" having count(*) > 1) as w on w.{key} = s.{key}"
-            f" inner join {staging} as k on k.row_no = w.last_no"
-            f" where s.landing_no = %s and s.row_no < w.last_no"
-            f" and to_jsonb(s) - 'row_no' <> to_jsonb(k) - 'row_no' on conflict do nothing",
-            [landing_no, landing_no],
-        )
-        connection.execute(
-            f"delete from {staging} as s using {staging} as later where s.landing_no = %s"
-            f" and later.landing_no = s.landing_no and later.{key} = s.{key} and later.row_no > s.row_no",
-            [landing_no],
-        )
-        if entity in ("event", "review"):
-            unknown = (
-                f"from {staging} as s where s.landing_no = %s and not exists"
-                " (select from raw.product as p where p.shop = s.shop and p.item_id = s.item_id)"
-            )
-            connection.execute(
-                f"{quarantine} select s.shop, '{entity}', 'unknown_item', {content}, s.{key},"
-                f" to_jsonb(s) - 'user_key' - 'row_no', s.landing_no {unknown} on conflict do nothing",
-                [landing_no],
-            )
-            connection.execute(f"delete {unknown}", [landing_no])
         # A product has versions; what has happened does not change.
         update = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in ("shop", key))
         action = f"update set {update}" if entity == "product" else "nothing"
@@ -266,6 +240,44 @@ def _move(connection: Connection, dataset: Dataset, landing_no: int) -> None:
     # Without statistics the first build of the marts picks nested loops.
     connection.execute("analyze raw.landing, raw.product, raw.event, raw.query, raw.review")
     connection.commit()
+
+
+def _set_aside_duplicates(connection: Connection, entity: str, landing_no: int) -> None:
+    """Keep the last of the staged rows with the same key; an earlier one that differs goes to quarantine."""
+    key, staging = KEYS[entity], f"raw.{entity}_staging"
+    connection.execute(
+        f"{_quarantine(entity, 'duplicate_id')} from {staging} as s"
+        f" inner join (select {key}, max(row_no) as last_no from {staging} where landing_no = %s group by {key}"
+        f" having count(*) > 1) as w on w.{key} = s.{key}"
+        f" inner join {staging} as k on k.row_no = w.last_no"
+        " where s.landing_no = %s and s.row_no < w.last_no"
+        " and to_jsonb(s) - 'row_no' <> to_jsonb(k) - 'row_no' on conflict do nothing",
+        [landing_no, landing_no],
+    )
+    connection.execute(
+        f"delete from {staging} as s using {staging} as later where s.landing_no = %s"
+        f" and later.landing_no = s.landing_no and later.{key} = s.{key} and later.row_no > s.row_no",
+        [landing_no],
+    )
+
+
+def _set_aside_unknown_items(connection: Connection, entity: str, landing_no: int) -> None:
+    """Send staged rows about products that the shop does not have to quarantine."""
+    unknown = (
+        f"from raw.{entity}_staging as s where s.landing_no = %s and not exists"
+        " (select from raw.product as p where p.shop = s.shop and p.item_id = s.item_id)"
+    )
+    connection.execute(f"{_quarantine(entity, 'unknown_item')} {unknown} on conflict do nothing", [landing_no])
+    connection.execute(f"delete {unknown}", [landing_no])
+
+
+def _quarantine(entity: str, reason: str) -> str:
+    """Return the insert of staged rows `s` into the quarantine, up to its from clause."""
+    return (
+        "insert into ops.quarantine (shop, entity, reason, row_hash, row_key, payload, landing_no)"
+        f" select s.shop, '{entity}', '{reason}', md5((to_jsonb(s) - 'row_no')::text), s.{KEYS[entity]},"
+        " to_jsonb(s) - 'user_key' - 'row_no', s.landing_no"
+    )
 
 
 def land_live_events(dsn: str, shop: str) -> int:

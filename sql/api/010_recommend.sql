@@ -17,7 +17,6 @@ declare
     v_release text := internal.current_release();
     v_user text := case when personalised then internal.user_key(user_id) end;
     v_pool integer;
-    v_found bigint;
 begin
     perform internal.check_arguments(k, filters);
     -- A filter may leave out any of the popular products: then all are candidates.
