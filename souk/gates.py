@@ -189,5 +189,7 @@ def _record(dsn: str, stage: Mapping[str, Any], verdict: Verdict) -> str:
             " evaluated = excluded.evaluated, verdict = excluded.verdict, decided_at = now()",
             [stage["shop"], stage["run_id"], verdict.gate, verdict.is_passed, verdict.evaluated, verdict.sentence],
         )
-        served = connection.execute("select release_id from serving.pointer").fetchone()
+        served = connection.execute(
+            "select release_id from serving.pointer where shop = %s", [stage["shop"]]
+        ).fetchone()
     return f"Release {served[0]} keeps serving." if served else "Nothing is published yet."

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
-from psycopg.types.json import Jsonb
 
 from souk.contracts import COLUMNS, KEYS, Contract, RejectedError, redacted, row_hash
 from souk.errors import SoukError
@@ -66,11 +65,7 @@ def land(dsn: str, settings: Settings, dataset: Dataset) -> Landing:
     """
     contract = Contract(Keys(settings), datetime.now(UTC))
     with closing(connect(dsn)) as connection:
-        taken = connection.execute(
-            "select pg_try_advisory_lock(hashtext('souk.land'), hashtext(%s))", [dataset.shop]
-        ).fetchone()
-        if taken is None or not taken[0]:
-            raise SoukError(f"Another process lands the shop {dataset.shop}", "Wait for it to end.")
+        only_landing(connection, dataset.shop)
         landing_no, state = _open(connection, dataset)
         if state == "started":
             for entity in ENTITIES:
@@ -86,6 +81,17 @@ def land(dsn: str, settings: Settings, dataset: Dataset) -> Landing:
             rejected=_rejected(connection, landing_no),
             is_new=state == "started",
         )
+
+
+def only_landing(connection: Connection, shop: str) -> None:
+    """Hold the lock of a shop's landings as long as the connection is open.
+
+    Raises:
+        SoukError: Another process holds it.
+    """
+    taken = connection.execute("select pg_try_advisory_lock(hashtext('souk.land'), hashtext(%s))", [shop]).fetchone()
+    if taken is None or not taken[0]:
+        raise SoukError(f"Another process lands the shop {shop}", "Wait for it to end.")
 
 
 def _open(connection: Connection, dataset: Dataset) -> tuple[int, str]:
@@ -278,36 +284,6 @@ def _quarantine(entity: str, reason: str) -> str:
         f" select s.shop, '{entity}', '{reason}', md5((to_jsonb(s) - 'row_no')::text), s.{KEYS[entity]},"
         " to_jsonb(s) - 'user_key' - 'row_no', s.landing_no"
     )
-
-
-def land_live_events(dsn: str, shop: str) -> int:
-    """Take over the events that applications logged since the last release; return how many.
-
-    They form a landing of their own, named by their content.
-    """
-    new = (
-        "from live.event as l where l.shop = %s"
-        " and not exists (select from raw.event as e where e.shop = l.shop and e.event_id = l.event_id)"
-    )
-    with closing(connect(dsn)) as connection:
-        row = connection.execute(
-            f"select count(*), md5(string_agg(l.event_id, ',' order by l.event_id)), max(l.event_at) {new}", [shop]
-        ).fetchone()
-        count, fingerprint, watermark = row if row else (0, None, None)
-        if count:
-            connection.execute(
-                "with landing as (insert into raw.landing"
-                " (shop, source, manifest_hash, is_generated, has_clock, state, row_counts, watermark, completed_at)"
-                " select shop, 'live', %s, is_generated, has_clock, 'complete', %s, %s, now()"
-                " from raw.landing where shop = %s and state = 'complete' order by landing_no desc limit 1"
-                " returning landing_no)"
-                " insert into raw.event (shop, event_id, user_key, item_id, kind, event_at, session_id, landing_no)"
-                " select l.shop, l.event_id, l.user_key, l.item_id, l.kind, l.event_at, l.session_id,"
-                f" (select landing_no from landing) {new}",
-                [f"live-{fingerprint}", Jsonb({"event": count}), watermark, shop, shop],
-            )
-        connection.commit()
-        return int(str(count))
 
 
 def count_rows(dsn: str, shop: str) -> dict[str, int]:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from souk import landing, release
 from souk.errors import SoukError
+from souk.landing_live import land_live
 from souk.postgres import connect, connect_server
 from souk.settings import Settings
 from souk.sources import open_dataset
@@ -26,7 +27,7 @@ from sql.migrate import MigrationError, migrate
 
 Stage = dict[str, Any]
 # Part of a release's name: raise it with any change to training or to what is served.
-RECIPE = 1
+RECIPE = 2
 
 
 def database(settings: Settings) -> str:
@@ -54,7 +55,7 @@ def land(params: Stage) -> Stage:
         params["source"], path, float(params.get("scale") or 1), int(params.get("seed") or 0), settings.home
     )
     landed = landing.land(dsn, settings, dataset)
-    landing.land_live_events(dsn, landed.shop)
+    land_live(dsn, landed.shop)
     encoder = params.get("model") or settings.encoder
     with closing(connect(dsn)) as connection:
         landings = connection.execute(
@@ -62,11 +63,11 @@ def land(params: Stage) -> Stage:
             [landed.shop],
         ).fetchall()
         counted = connection.execute(
-            "select max(watermark), bool_or(is_generated), bool_and(has_clock) from raw.landing"
+            "select max(watermark), bool_or(is_generated), bool_and(has_clock), max(landing_no) from raw.landing"
             " where shop = %s and state = 'complete'",
             [landed.shop],
         ).fetchone()
-    watermark, is_generated, has_clock = counted or (None, False, True)
+    watermark, is_generated, has_clock, landing_no = counted or (None, False, True, None)
     parts = [RECIPE, encoder, settings.encoder_max_tokens, *(row[0] for row in landings)]
     content_hash = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return {
@@ -74,6 +75,7 @@ def land(params: Stage) -> Stage:
         "run_id": f"{landed.shop}-{content_hash[:12]}",
         "release_id": f"{landed.shop}-{content_hash[:12]}",
         "content_hash": content_hash,
+        "landing_no": landing_no,
         "interval_end": watermark.isoformat() if isinstance(watermark, datetime) else None,
         "encoder": encoder,
         "is_generated": bool(is_generated),
@@ -171,6 +173,7 @@ def load(landed: Stage, trained: Stage) -> Stage:
         encoder=landed["encoder"],
         is_generated=landed["is_generated"],
         has_clock=landed["has_clock"],
+        landing_no=landed["landing_no"],
     )
     folder = settings.lake / landed["shop"] / "releases" / name
     counts = release.load(dsn, entry, folder, trained["rows"]["events"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow as pa
 import pyarrow.parquet as pq
-from pgvector.halfvec import HalfVector
-from pgvector.psycopg import register_vector
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from ml.search import LEXICAL_DIMENSION
+from souk import copy_binary
 from souk.artefacts import SCHEMAS, TABLES
 from souk.errors import SoukError
 from souk.postgres import connect
@@ -26,30 +27,65 @@ from souk.postgres import connect
 log = logging.getLogger(__name__)
 Connection = psycopg.Connection[Any]
 
-TYPES = {
-    "item": ["text", "text", "text", "text", "text", "text[]", "numeric", "text", "text[]", "float4", "halfvec"],
-    "edge": ["text", "text", "text", "text", "float4"],
-    "weight": ["text", "text", "int4", "float8"],
-    "token_vector": ["text", "text", "halfvec"],
-    "posting": ["text", "text", "text", "float4"],
-    "user_profile": ["text", "text", "text[]", "int4", "jsonb"],
-    "seen": ["text", "text", "text"],
-}
-PRIMARY_KEYS = {
-    "item": "item_id",
-    "edge": "src, kind, dst",
-    "weight": "term, min_history",
-    "token_vector": "token",
-    "posting": "term, item_id",
-    "user_profile": "user_key",
-    "seen": "user_key, item_id",
+# The columns of each table behind the release, as they are copied.
+COLUMNS = {
+    "item": {
+        "item_no": "int4",
+        "item_id": "text",
+        "title": "text",
+        "description": "text",
+        "brand": "text",
+        "categories": "text[]",
+        "price": "numeric",
+        "attributes": "jsonb",
+        "lang": "text",
+        "key_terms": "text[]",
+        "popularity": "float4",
+        "text_vector": "halfvec",
+        "lexical": "sparsevec",
+    },
+    "popularity": {"first_nos": "int4[]", "vals": "float4[]"},
+    "edge": {"src": "int4", "kind": "text", "dst": "int4[]", "val": "float4[]"},
+    "weight": {"term": "text", "min_history": "int4", "val": "float8"},
+    "term": {
+        "term": "text",
+        "term_no": "int4",
+        "documents": "int4",
+        "idf": "float4",
+        "item_nos": "int4[]",
+        "weights": "float4[]",
+        "vec": "halfvec",
+    },
+    "spelling": {"variant": "text", "terms": "text[]"},
+    "category": {"input": "text", "category": "text", "bias": "float4", "vec": "vector"},
+    "item_day": {"day": "date", "item_no": "int4", "events": "int4"},
+    "user_profile": {
+        "shop": "text",
+        "user_key": "text",
+        "history": "int4[]",
+        "seen": "int4[]",
+        "disliked": "int4[]",
+        "praise": "halfvec",
+        "complaint": "halfvec",
+        "profile": "jsonb",
+    },
 }
 INDEXES = {
     "item": [
-        "using hnsw (text_vector halfvec_cosine_ops) with (m = 16, ef_construction = 64)",
-        "(popularity desc, item_id)",
+        "index on {} using hnsw (text_vector halfvec_cosine_ops) with (m = 16, ef_construction = 64)",
+        "unique index on {} (release_id, item_id)",
+        # With what a count of matching products reads.
+        "index on {} (brand) include (item_no, is_available)",
+        "index on {} (price) include (item_no, is_available)",
+        "index on {} (lang) include (item_no, is_available)",
+        "index on {} using gin (categories)",
+        "index on {} using gin (attributes jsonb_path_ops)",
     ],
 }
+ROWS_PER_BLOCK = 10_000
+# A graph that does not fit is built on disk, several times as slowly. Measured: 1.6 kB for each product.
+INDEX_BYTES_PER_ITEM = 2_000
+INDEX_MEMORY = range(64 << 20, 2 << 30)
 
 
 @dataclass(frozen=True)
@@ -63,6 +99,7 @@ class Release:
     encoder: str
     is_generated: bool
     has_clock: bool
+    landing_no: int | None = None
 
 
 def is_kept(dsn: str, release_id: str) -> bool:
@@ -108,15 +145,14 @@ def load(dsn: str, release: Release, folder: Path, events: int) -> dict[str, int
         connection.execute("select pg_advisory_xact_lock(hashtext('souk.load'), hashtext(%s))", [release.release_id])
         if _is_shown(connection, release.release_id):
             raise SoukError(f"Release {release.release_id} is being served", "It needs no loading.")
-        register_vector(connection)
-        connection.execute("set local maintenance_work_mem = '512MB'")
         _drop(connection, release.release_id)
         counts = {table: _load_table(connection, table, release.release_id, folder) for table in TABLES}
         counts["events"] = events
         connection.execute(
             "insert into serving.release (release_id, shop, interval_end, state, content_hash, row_counts, encoder,"
-            " is_generated, has_clock) values (%s, %s, %s, 'candidate', %s, %s, %s, %s, %s)"
-            " on conflict (release_id) do update set state = 'candidate', row_counts = excluded.row_counts",
+            " is_generated, has_clock, landing_no) values (%s, %s, %s, 'candidate', %s, %s, %s, %s, %s, %s)"
+            " on conflict (release_id) do update set state = 'candidate', row_counts = excluded.row_counts,"
+            " landing_no = excluded.landing_no",
             [
                 release.release_id,
                 release.shop,
@@ -126,6 +162,7 @@ def load(dsn: str, release: Release, folder: Path, events: int) -> dict[str, int
                 release.encoder,
                 release.is_generated,
                 release.has_clock,
+                release.landing_no,
             ],
         )
         connection.commit()
@@ -164,42 +201,84 @@ def publish(dsn: str, release_id: str) -> str:
 def _load_table(connection: Connection, table: str, release_id: str, folder: Path) -> int:
     parent, part = sql.Identifier("serving", table), sql.Identifier("serving", partition(table, release_id))
     connection.execute(
-        sql.SQL("create table {} (like {} including defaults including constraints)").format(part, parent)
-    )
-    columns = ["release_id", *SCHEMAS[table].names]
-    count = 0
-    with connection.cursor() as cursor:
-        statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(
-            part, sql.SQL(", ").join(map(sql.Identifier, columns))
+        sql.SQL("create table {} (like {} including defaults including constraints including storage)").format(
+            part, parent
         )
-        with cursor.copy(statement) as copy:
-            copy.set_types(TYPES[table])
-            for row in _rows(folder / f"{table}.parquet", table):
-                copy.write_row((release_id, *row))
-                count += 1
+    )
+    count = _copy(connection, part, table, release_id, folder)
+    _set_index_memory(connection, count)
+    like = connection.execute(
+        "select pg_get_constraintdef(k.oid), pg_get_userbyid(c.relowner), c.relrowsecurity from pg_constraint as k"
+        " inner join pg_class as c on c.oid = k.conrelid where k.contype = 'p' and c.oid = %s::regclass",
+        [f"serving.{table}"],
+    ).fetchone()
+    key, owner, has_row_security = like or ("", "", False)
     connection.execute(
-        sql.SQL("alter table {} add primary key (release_id, {}), add check (release_id = {})").format(
-            part, sql.SQL(PRIMARY_KEYS[table]), sql.Literal(release_id)
+        sql.SQL("alter table {} add {}, add check (release_id = {})").format(
+            part, sql.SQL(key), sql.Literal(release_id)
         )
     )
     for index in INDEXES.get(table, []):
-        connection.execute(sql.SQL("create index on {} {}").format(part, sql.SQL(index)))
+        _create_index(connection, sql.SQL("create " + index).format(part))
     connection.execute(sql.SQL("analyze {}").format(part))
     connection.execute(
         sql.SQL("alter table {} attach partition {} for values in ({})").format(parent, part, sql.Literal(release_id))
     )
+    if has_row_security:
+        # Without a policy of its own: its rows are read through the parent, by the parent's.
+        connection.execute(sql.SQL("alter table {} enable row level security, force row level security").format(part))
+    connection.execute(sql.SQL("alter table {} owner to {}").format(part, sql.Identifier(owner)))
     log.info("loaded %s: %s rows", table, f"{count:,}")
     return count
 
 
-def _rows(path: Path, table: str) -> Iterator[list[Any]]:
-    vectors = {"text_vector", "vec"}
-    for batch in pq.ParquetFile(path).iter_batches(10_000):
-        for row in batch.to_pylist():
-            yield [
-                HalfVector(value) if name in vectors else Jsonb(json.loads(value)) if name == "profile" else value
-                for name, value in row.items()
-            ]
+def _copy(connection: Connection, part: sql.Identifier, table: str, release_id: str, folder: Path) -> int:
+    columns = ["release_id", *COLUMNS[table]]
+    # Frozen: the table is new, and pages that all may see are read from the index alone.
+    statement = sql.SQL("copy {} ({}) from stdin (format binary, freeze)").format(
+        part, sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    count = 0
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(copy_binary.SIGNATURE)
+        for batch in _batches(folder / f"{table}.parquet", SCHEMAS[table]):
+            copy.write(copy_binary.encode(release_id, list(_fields(table, batch))))
+            count += len(batch)
+        copy.write(copy_binary.TRAILER)
+    return count
+
+
+def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(ROWS_PER_BLOCK):
+            yield batch.cast(schema)
+
+
+def _fields(table: str, batch: pa.RecordBatch) -> Iterator[copy_binary.Parts]:
+    for name, type_name in COLUMNS[table].items():
+        if type_name == "sparsevec":
+            positions, values = batch.column(f"{name}_positions"), batch.column(f"{name}_values")
+            yield copy_binary.sparsevec(positions, values, LEXICAL_DIMENSION)
+        else:
+            yield copy_binary.ENCODERS[type_name](batch.column(name))
+
+
+def _set_index_memory(connection: Connection, rows: int) -> None:
+    """Let the session build an index in memory, and in no more of it than it needs: a parallel build takes it all."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    wanted = min(rows * INDEX_BYTES_PER_ITEM, physical // 4)
+    size = min(max(wanted, INDEX_MEMORY.start), INDEX_MEMORY.stop - 1)
+    connection.execute("select set_config('maintenance_work_mem', %s, true)", [f"{size >> 10}kB"])
+
+
+def _create_index(connection: Connection, statement: sql.Composed) -> None:
+    try:
+        with connection.transaction():
+            connection.execute(statement)
+    except psycopg.errors.DiskFull:
+        # The shared memory of a container is often small: one process builds it in its own.
+        connection.execute("set local max_parallel_maintenance_workers = 0")
+        connection.execute(statement)
 
 
 def _drop(connection: Connection, release_id: str) -> None:
@@ -210,21 +289,28 @@ def _drop(connection: Connection, release_id: str) -> None:
 
 
 def _sweep(connection: Connection) -> None:
-    """Drop the tables of releases that are neither shown nor the last one shown before."""
+    """Drop the tables of releases that are neither shown nor the last one of their shop shown before."""
     old = connection.execute(
-        "select release_id from serving.release where state = 'retired' order by published_at desc offset 1"
+        "select release_id from ("
+        "select r.release_id, row_number() over (partition by r.shop order by r.published_at desc nulls last) as place"
+        " from serving.release as r where r.state = 'retired') as retired where place > 1"
     ).fetchall()
+    tables = {
+        str(name): bool(is_attached)
+        for name, is_attached in connection.execute(
+            "select c.relname, c.relispartition from pg_class as c"
+            " where c.relnamespace = 'serving'::regnamespace and c.relkind = 'r'"
+        ).fetchall()
+    }
     for (release_id,) in old:
         for table in TABLES:
             name = partition(table, str(release_id))
-            attached = connection.execute(
-                "select 1 from pg_inherits where inhrelid = to_regclass(%s)", [f"serving.{name}"]
-            ).fetchone()
-            if attached:
+            if tables.get(name):
                 # Concurrently: readers of the release that is shown go on.
                 connection.execute(
                     sql.SQL("alter table {} detach partition {} concurrently").format(
                         sql.Identifier("serving", table), sql.Identifier("serving", name)
                     )
                 )
-            connection.execute(sql.SQL("drop table if exists {}").format(sql.Identifier("serving", name)))
+            if name in tables:
+                connection.execute(sql.SQL("drop table {}").format(sql.Identifier("serving", name)))

@@ -18,7 +18,7 @@ WIDTH = 62
 
 
 def release_line(dsn: str) -> str:
-    """Return one line about the release that is shown.
+    """Return one line about the release that was shown last, of whichever shop.
 
     Raises:
         SoukError: None is.
@@ -26,8 +26,10 @@ def release_line(dsn: str) -> str:
     with closing(connect(dsn)) as connection:
         row = connection.execute(
             "select r.release_id, r.published_at, r.row_counts, r.is_generated,"
-            " (select p.outcome from serving.publication as p order by p.publication_no desc limit 1)"
-            " from serving.release as r inner join serving.pointer using (release_id)"
+            " (select n.outcome from serving.publication as n inner join serving.release as o using (release_id)"
+            " where o.shop = r.shop order by n.publication_no desc limit 1)"
+            " from serving.release as r inner join serving.pointer as p using (release_id)"
+            " order by p.moved_at desc limit 1"
         ).fetchone()
     if row is None:
         raise SoukError("No release is published", "Run: make demo.")
@@ -43,8 +45,9 @@ def status(dsn: str) -> str:
     """Return what is live, the last gates, and what is in quarantine."""
     with closing(connect(dsn)) as connection:
         gates = connection.execute(
-            "select g.gate, g.verdict from ops.gate_result as g inner join serving.pointer as p"
-            " on p.release_id = g.run_id order by g.decided_at"
+            "select g.gate, g.verdict from ops.gate_result as g"
+            " inner join (select p.release_id from serving.pointer as p order by p.moved_at desc limit 1) as shown"
+            " on shown.release_id = g.run_id order by g.decided_at"
         ).fetchall()
         rejects = connection.execute(
             "select shop, entity, reason, count(*) from ops.quarantine group by 1, 2, 3 order by 1, 2, 3"

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
+from souk.gate_rows import items, lists, read, vectors
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -75,8 +77,24 @@ PSEUDONYM = Rule(
     "carry a user id that is no pseudonym",
     {"column": "user_key", "regex": "^u[0-9]+_[0-9a-f]{32}$"},
 )
-# The upper limit refuses infinity, and in Postgres NaN, which is larger than any number there.
-POSITIVE = _between("val", "have a value that is not a positive finite number", 0, 1e9, strict=True)
+# Lists of products with a value for each, as the smallest and the largest of them. A list may be empty. The upper limit
+# refuses infinity, and in Postgres NaN, which is larger than any number there.
+LISTS = (
+    _never("is_unknown", "name an unknown item"),
+    _never("is_repeated", "name an item twice"),
+    _between("lowest", "have a value that is not positive", 0, None, strict=True),
+    _between("highest", "have a value that is not finite", None, 1e9),
+)
+NEIGHBOURS = (
+    _never("is_loop", "lead back to where they start"),
+    _filled("lowest", "are empty"),
+)
+# A title of punctuation alone has none; a catalogue of them means that no text was read.
+HAS_WORDS = Rule(
+    "ExpectColumnValuesToBeBetween",
+    "have no words to be found by",
+    {"column": "words", "min_value": 0, "max_value": 1e9, "strict_min": True, "mostly": 0.99},
+)
 UNIT_VECTORS = (
     _between("dimension", f"do not have {DIMENSION} dimensions", DIMENSION, DIMENSION),
     _filled("norm", "are not finite"),
@@ -159,15 +177,15 @@ def _profiles(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
 
 
 def _encoded(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
-    def vectors() -> pd.DataFrame:
-        return _lengths(sorted((lake / "vectors").glob("*.parquet")), "vector", lake / "items.parquet")
+    def encoded() -> pd.DataFrame:
+        return vectors(sorted((lake / "vectors").glob("*.parquet")), "vector", lake / "items.parquet")
 
     rules = (
         _unique("item_id", "share their item with another"),
         _filled("known_item_id", "belong to an unknown item"),
         *UNIT_VECTORS,
     )
-    return (Part("vectors", "vectors", vectors, rules),)
+    return (Part("vectors", "vectors", encoded, rules),)
 
 
 def _trained(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
@@ -176,75 +194,140 @@ def _trained(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
         Part(
             "item",
             "items",
-            lambda: _lengths([folder / "item.parquet"], "text_vector", lake / "items.parquet"),
-            (_unique("item_id", "are there twice"), _filled("known_item_id", "are not in the marts"), *UNIT_VECTORS),
-        ),
-        Part(
-            "edge",
-            "edges",
-            lambda: _edges(folder),
+            lambda: items(folder, lake / "items.parquet"),
             (
-                _filled("known_src", "start at an unknown item"),
-                _filled("known_dst", "lead to an unknown item"),
-                _never("is_loop", "lead back to where they start"),
-                _filled("val", "have no value"),
-                POSITIVE,
+                _unique("item_id", "are there twice"),
+                _filled("known_item_id", "are not in the marts"),
+                *UNIT_VECTORS,
+                HAS_WORDS,
             ),
         ),
+        Part("edge", "neighbour lists", lambda: lists(folder, "edge", "dst", "val", "src"), (*LISTS, *NEIGHBOURS)),
         Part(
             "weight",
             "weights",
-            lambda: _read(folder / "weight.parquet", ["term", "val"]),
+            lambda: read(folder / "weight.parquet", ["term", "val"]),
             (_terms(), _filled("val", "are not numbers"), _between("val", "are negative or infinite", 0, 1e9)),
         ),
+        Part("term", "terms", lambda: lists(folder, "term", "item_nos", "weights"), LISTS),
     )
 
 
 def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
     def rows(query: str) -> sql.Composable:
-        return sql.SQL(query + " where served.release_id = {}").format(stage["release_id"])
+        return sql.SQL(query + " where served.release_id = {0}").format(stage["release_id"], stage["shop"])
 
-    item = " left join serving.item as item on item.release_id = served.release_id and item.item_id = "
+    # Products are numbered from 0 without a gap, so a number is known if it is less than how many there are.
+    items = " cross join (select count(*) as number from serving.item as i where i.release_id = {0}) as items"
+
+    def listed(table: str, numbers: str, values: str, columns: str) -> sql.Composable:
+        return rows(
+            f"select {columns} l.lowest, l.highest, l.is_repeated, l.lowest_no < 0 or l.highest_no >= items.number"
+            f" as is_unknown from serving.{table} as served{items} cross join lateral ("
+            "select min(t.val) as lowest, max(t.val) as highest, min(t.item_no) as lowest_no,"
+            " max(t.item_no) as highest_no, count(distinct t.item_no) < count(*) as is_repeated"
+            # Side by side in the select list: in `from` each list would be written to a table of its own first.
+            f" from (select unnest(served.{numbers}) as item_no, unnest(served.{values}) as val) as t) as l"
+        )
+
+    unknown = (
+        "exists (select from unnest(served.{0}) as t (item_no) where t.item_no not between 0 and items.number - 1)"
+    )
     return (
         Part(
             "item",
             "items",
             rows(
-                "select nullif(btrim(title), '') as title, l2_norm(text_vector) as norm, popularity"
-                " from serving.item as served"
+                "select nullif(btrim(served.title), '') as title, l2_norm(served.text_vector) as norm,"
+                " served.popularity, l2_norm(served.lexical) as words, served.item_no >= items.number as is_beyond"
+                f" from serving.item as served{items}"
             ),
             (
                 _filled("title", "have no title"),
                 _between("norm", "have a vector that is not of unit length", 0.99, 1.01),
                 _between("popularity", "have a popularity outside 0 to 1", 0, 1),
+                _never("is_beyond", "have a number beyond the last"),
+                HAS_WORDS,
             ),
         ),
         Part(
+            "popularity",
+            "lists of popularity",
+            rows(
+                "select exists (select from unnest(served.first_nos, served.vals) as step (first_no, val) full join ("
+                "select i.popularity, min(i.item_no) as first_no, max(i.item_no) as last_no, count(*) as number"
+                " from serving.item as i where i.release_id = {0} group by i.popularity) as i"
+                " on i.popularity = step.val where step.val is null or i.popularity is null and step.val <> 0"
+                " or i.first_no <> step.first_no or i.last_no - i.first_no + 1 <> i.number) as is_wrong"
+                " from serving.popularity as served"
+            ),
+            (_never("is_wrong", "disagree with the items"),),
+        ),
+        Part(
             "edge",
-            "edges",
-            rows(f"select served.val, item.item_id from serving.edge as served{item}served.dst"),
-            (_filled("item_id", "lead to an unknown item"), POSITIVE),
+            "neighbour lists",
+            listed(
+                "edge",
+                "dst",
+                "val",
+                "served.src = any(served.dst) as is_loop, served.src not between 0 and items.number - 1 as is_stray,",
+            ),
+            (_never("is_stray", "are of an unknown item"), *LISTS, *NEIGHBOURS),
         ),
-        Part("weight", "weights", rows("select term, val from serving.weight as served"), (_terms(),)),
+        Part("weight", "weights", rows("select served.term from serving.weight as served"), (_terms(),)),
         Part(
-            "token_vector",
-            "token vectors",
-            rows("select l2_norm(vec) as val from serving.token_vector as served"),
-            (_between("val", "are not finite", 0, 1e9),),
+            "term",
+            "terms",
+            listed("term", "item_nos", "weights", "served.term_no, served.idf, l2_norm(served.vec) as norm,"),
+            (
+                *LISTS,
+                _unique("term_no", "share their number with another"),
+                _between("idf", "have an infinite weight", 0, 1e9),
+                _between("norm", "have a vector that is not finite", 0, 1e9),
+            ),
         ),
         Part(
-            "posting",
-            "postings",
-            rows(f"select served.weight as val, item.item_id from serving.posting as served{item}served.item_id"),
-            (_filled("item_id", "are of an unknown item"), POSITIVE),
+            "spelling",
+            "spellings",
+            rows(
+                "select exists (select from unnest(served.terms) as t (term) where not exists (select from serving.term"
+                " as known where known.release_id = {0} and known.term = t.term)) as is_unknown"
+                " from serving.spelling as served"
+            ),
+            (_never("is_unknown", "lead to an unknown term"),),
+            may_be_empty=True,
+        ),
+        Part(
+            "category",
+            "categories",
+            rows("select served.bias from serving.category as served"),
+            (_between("bias", "have a bias that is not finite", -1e9, 1e9),),
+            may_be_empty=True,
+        ),
+        Part(
+            "item_day",
+            "days of items",
+            rows(f"select served.item_no >= items.number as is_unknown from serving.item_day as served{items}"),
+            (_never("is_unknown", "are of an unknown item"),),
+            may_be_empty=True,
         ),
         Part(
             "user_profile",
             "profiles",
-            rows("select user_key, cardinality(history) as history from serving.user_profile as served"),
-            (PSEUDONYM, _between("history", "have more than 20 items of history", 0, 20)),
+            rows(
+                "select served.user_key, served.shop <> {1} as is_foreign, cardinality(served.history) as history,"
+                " cardinality(served.disliked) as disliked, "
+                + " or ".join(unknown.format(column) for column in ("history", "seen", "disliked"))
+                + f" as is_unknown from serving.user_profile as served{items}"
+            ),
+            (
+                PSEUDONYM,
+                _never("is_foreign", "belong to another shop"),
+                _between("history", "have more than 20 items of history", 0, 20),
+                _between("disliked", "have more than 20 disliked items", 0, 20),
+                _never("is_unknown", "name an unknown item"),
+            ),
         ),
-        Part("seen", "seen items", rows("select user_key from serving.seen as served"), (PSEUDONYM,)),
     )
 
 
@@ -253,48 +336,6 @@ def _terms() -> Rule:
 
     fault = "leave out a term of the score"
     return Rule("ExpectColumnDistinctValuesToContainSet", fault, {"column": "term", "value_set": list(TERMS)})
-
-
-def _read(path: Path, columns: list[str]) -> pd.DataFrame:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path, columns=columns).to_pandas()
-
-
-def _lengths(files: list[Path], column: str, items: Path) -> pd.DataFrame:
-    """Return item_id, known_item_id, dimension and norm of every vector; norm is null where it is not finite."""
-    import numpy as np
-    import pandas as pd
-    import pyarrow.parquet as pq
-
-    frames = []
-    for batch in (
-        batch for file in files for batch in pq.ParquetFile(file).iter_batches(4096, columns=["item_id", column])
-    ):
-        # Lists of their own lengths: a vector that is cut short must not take numbers of its neighbour.
-        vectors = batch.column(column)
-        dimensions = vectors.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-        values = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-        owners = np.repeat(np.arange(len(dimensions)), dimensions)
-        norms = np.sqrt(np.bincount(owners, values**2, minlength=len(dimensions)))
-        ids = batch.column("item_id").to_pandas()
-        frames.append(pd.DataFrame({"item_id": ids, "dimension": dimensions, "norm": norms}))
-    frame = pd.concat(frames, ignore_index=True)
-    frame["norm"] = frame["norm"].where(np.isfinite(frame["norm"]))
-    known = _read(items, ["item_id"])["item_id"]
-    frame["known_item_id"] = frame["item_id"].where(frame["item_id"].isin(known))
-    return frame
-
-
-def _edges(folder: Path) -> pd.DataFrame:
-    """Return the known ends of every edge, whether it is a loop, and its value."""
-    frame = _read(folder / "edge.parquet", ["src", "dst", "val"])
-    known = _read(folder / "item.parquet", ["item_id"])["item_id"]
-    frame["is_loop"] = frame["src"] == frame["dst"]
-    for end in ("src", "dst"):
-        ids = frame.pop(end)
-        frame[f"known_{end}"] = ids.where(ids.isin(known))
-    return frame
 
 
 SUITES: dict[str, Callable[[Path, Mapping[str, Any]], tuple[Part, ...]]] = {

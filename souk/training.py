@@ -3,23 +3,65 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ml.encoder import load_encoder
 from ml.recommender import Catalogue, fit
-from ml.search import postings, token_table
+from ml.recommender.category import (
+    Category,
+    fit_category,
+    fit_query_category,
+    leaf_categories,
+    user_examples,
+)
+from ml.search import Document, Judged, SearchIndex, build_index
 from souk.artefacts import write_release
 from souk.errors import SoukError
 from souk.postgres import connect
 from souk.settings import Settings
+from souk.shoppers import (
+    Connection,
+    item_days,
+    place_items,
+    read_behaviour,
+    read_opinions,
+    read_profiles,
+    repeat_gaps,
+    shoppers,
+)
 
 log = logging.getLogger(__name__)
+
+MAX_JUDGED = 5_000
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Products:
+    """The products that have a vector, in the order of their ids.
+
+    Attributes:
+        catalogue: Ids, terms and vectors.
+        items: The other columns of each, as a release stores them.
+    """
+
+    catalogue: Catalogue
+    items: list[dict[str, Any]]
+
+    def documents(self) -> list[Document]:
+        """Return the texts that search reads."""
+        return [
+            Document(item["title"], item["description"], item["brand"] or "", item["categories"]) for item in self.items
+        ]
 
 
 def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder: Path) -> dict[str, int]:
@@ -29,7 +71,7 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
         dsn: A database with the marts of the shop.
         settings: Where vectors and models lie.
         shop: The shop.
-        encoder: The model that made the vectors; it encodes the tokens of queries.
+        encoder: The model that made the vectors; it encodes the terms of queries.
         folder: Where the files go.
 
     Returns:
@@ -38,74 +80,143 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
     Raises:
         SoukError: No product has a vector.
     """
-    vectors = pq.read_table(sorted((settings.lake / shop / "vectors").glob("*.parquet"))).to_pylist()
-    by_item = {row["item_id"]: row for row in vectors}
-    with closing(connect(dsn)) as connection:
-        products = connection.execute(
-            "select item_id, title, description, brand, categories, price from marts.dim_items"
-            " where shop = %s order by item_id",
-            [shop],
-        ).fetchall()
-        events = connection.execute(
-            "select user_key, item_id, strength > 0 from marts.fct_interactions where shop = %s"
-            " order by user_key, event_at, event_id",
-            [shop],
-        ).fetchall()
-        profiles: dict[str, object] = dict(
-            connection.execute(
-                "select user_key, to_jsonb(p) - 'shop' - 'user_key' from marts.dim_user_profiles as p where shop = %s",
-                [shop],
-            ).fetchall()
+    with closing(connect(dsn, autocommit=True)) as connection:
+        products = read_products(connection, shop, sorted((settings.lake / shop / "vectors").glob("*.parquet")))
+        catalogue = products.catalogue
+        place_items(connection, catalogue.item_ids)
+        gaps = repeat_gaps(connection, shop)
+        log.info(
+            "bought again: %s", ", ".join(f"{name} after {gap:.0f} days" for name, gap in gaps.items()) or "nothing"
         )
-    items = [
-        {
-            "title": title,
-            "description": description,
-            "brand": brand,
-            "categories": categories,
-            "price": price,
-            "lang": by_item[item_id]["lang"],
-            "key_terms": by_item[item_id]["key_terms"],
-        }
-        for item_id, title, description, brand, categories, price in products
-        if item_id in by_item
-    ]
-    ids = [str(product[0]) for product in products if product[0] in by_item]
-    if not ids:
+        behaviour = read_behaviour(connection, shop, gaps_of_items(products, gaps))
+        log.info("training on %s products and %s events", f"{len(catalogue.item_ids):,}", f"{behaviour.events:,}")
+        recommender = fit(catalogue, behaviour.liked, behaviour.bought)
+        for (term, first), weight in recommender.weights.items():
+            log.debug("weight of %s from %s products of history: %.3f", term, first, weight)
+        judged = read_judged(connection, shop)
+        model = load_encoder(encoder, settings.models)
+        index = build_index(products.documents(), catalogue.vectors, model.encode_queries, judged, seed=SEED)
+        log.info("search: %s terms, %s judged queries", f"{len(index.terms):,}", f"{len(judged):,}")
+        categories = fit_categories(products, index, judged, behaviour.liked, recommender.text_vectors)
+        counts = write_release(
+            folder,
+            shop,
+            products.items,
+            catalogue,
+            recommender,
+            index,
+            shoppers(
+                behaviour.pasts,
+                read_profiles(connection, shop),
+                read_opinions(connection, shop, recommender.text_vectors, index.encode),
+            ),
+            categories,
+            item_days(connection, shop),
+        )
+    return {**counts, "events": behaviour.events}
+
+
+def read_products(connection: Connection, shop: str, files: Sequence[Path]) -> Products:
+    """Return the products of the marts that have a vector in one of the files.
+
+    Raises:
+        SoukError: None has.
+    """
+    table = pq.read_table(files, columns=["item_id", "lang", "key_terms", "terms", "vector"])
+    place = {item: number for number, item in enumerate(table["item_id"].to_pylist())}
+    columns = ("title", "description", "brand", "categories", "price", "attributes")
+    rows = connection.execute(
+        f"select item_id, {', '.join(columns)} from marts.dim_items where shop = %s order by item_id", [shop]
+    ).fetchall()
+    rows = [row for row in rows if row[0] in place]
+    if not rows:
         raise SoukError(f"No product of {shop} has a vector", "Look at the manifest of the encode stage.")
-    terms = [by_item[item]["terms"] for item in ids]
-    catalogue = Catalogue(ids, terms, np.array([by_item[item]["vector"] for item in ids], dtype=np.float32))
-    sequences, seen = _histories(events, {item: number for number, item in enumerate(ids)})
-    log.info("training on %s products and %s events", f"{len(ids):,}", f"{len(events):,}")
-    recommender = fit(catalogue, list(sequences.values()))
-    for (term, first), weight in recommender.weights.items():
-        log.debug("weight of %s from %s products of history: %.3f", term, first, weight)
-    model = load_encoder(encoder, settings.models)
-    tokens = token_table(terms, catalogue.vectors, model.encode_queries, seed=0)
-    log.info("query encoder: %s tokens", f"{len(tokens.tokens):,}")
-    counts = write_release(
-        folder,
-        items,
-        catalogue,
-        recommender,
-        postings(terms),
-        tokens,
-        sequences,
-        seen,
-        profiles,
+    places = [place[row[0]] for row in rows]
+    table = table.take(places)
+    langs, key_terms = table["lang"].to_pylist(), table["key_terms"].to_pylist()
+    items = [
+        {**dict(zip(columns, row[1:], strict=True)), "lang": lang, "key_terms": terms}
+        for row, lang, terms in zip(rows, langs, key_terms, strict=True)
+    ]
+    catalogue = Catalogue([row[0] for row in rows], table["terms"].to_pylist(), _matrix(table["vector"]))
+    return Products(catalogue, items)
+
+
+def gaps_of_items(products: Products, gaps: dict[str, float]) -> NDArray[np.float64]:
+    """Return after how many days each product is bought again: its leaf category's gap, infinite for never."""
+    return np.array(
+        [gaps.get(item["categories"][-1], np.inf) if item["categories"] else np.inf for item in products.items]
     )
-    return {**counts, "events": len(events)}
 
 
-def _histories(
-    events: list[tuple[Any, ...]], number: dict[str, int]
-) -> tuple[dict[str, list[int]], dict[str, list[str]]]:
-    """Return what each user took, in time order, and everything that each has dealt with."""
-    sequences: dict[str, list[int]] = defaultdict(list)
-    seen: dict[str, dict[str, None]] = defaultdict(dict)
-    for user, item, is_liked in events:
-        if item in number:
-            seen[user][item] = None
-            if is_liked:
-                sequences[user].append(number[item])
-    return dict(sequences), {user: list(items) for user, items in seen.items()}
+def read_judged(connection: Connection, shop: str) -> list[Judged]:
+    """Return what was chosen in searches: the queries in which anything was, the newest first, at most 5,000.
+
+    A product that went to the cart or was bought has the grade 1, one that was only looked at 0.5, one that was shown
+    beside them 0; over the searches with the same words, the mean.
+    """
+    rows = connection.execute(
+        "with chosen as ("
+        "select e.query_id, e.item_id,"
+        " max(case when e.kind in ('cart', 'purchase') then 1 else 0.5 end)::float8 as grade"
+        " from marts.fct_interactions as e where e.shop = %(shop)s and e.query_id is not null and e.strength > 0"
+        " group by e.query_id, e.item_id),"
+        " searched as (select lower(btrim(s.query_text)) as query, s.query_id, s.searched_at, s.shown_item_ids"
+        " from marts.fct_searches as s where s.shop = %(shop)s and btrim(s.query_text) <> ''"
+        " and exists (select from chosen as c where c.query_id = s.query_id)),"
+        " newest as (select query, max(searched_at) as searched_at from searched group by query"
+        " order by 2 desc, 1 limit %(limit)s),"
+        " offered as (select s.query, s.query_id, l.item_id from searched as s"
+        " cross join lateral unnest(s.shown_item_ids) as l (item_id)"
+        " union select s.query, s.query_id, c.item_id from searched as s"
+        " inner join chosen as c on c.query_id = s.query_id),"
+        " graded as (select o.query, n.place, avg(coalesce(c.grade, 0)) as grade"
+        " from offered as o inner join item_place as n on n.item_id = o.item_id"
+        " left join chosen as c on c.query_id = o.query_id and c.item_id = o.item_id group by o.query, n.place)"
+        " select w.query, array_agg(g.place order by g.place), array_agg(g.grade order by g.place)"
+        " from newest as w inner join graded as g on g.query = w.query"
+        " group by w.query, w.searched_at order by w.searched_at desc, w.query",
+        {"shop": shop, "limit": MAX_JUDGED},
+    ).fetchall()
+    return [Judged(query, dict(zip(items, grades, strict=True))) for query, items, grades in rows]
+
+
+def fit_categories(
+    products: Products,
+    index: SearchIndex,
+    judged: Sequence[Judged],
+    liked: Sequence[Sequence[int]],
+    text_vectors: NDArray[np.float16],
+) -> list[Category]:
+    """Return the category models of queries and of shoppers, as far as there is something to learn from."""
+    names, leaf = leaf_categories([item["categories"] for item in products.items])
+    searches = [(one.query, item) for one in judged for item, grade in one.grades.items() if grade > 0]
+    titles = [item["title"] for item in products.items]
+
+    models = {
+        "query": fit_query_category(searches, titles, leaf, len(names), index.encode, SEED),
+        "user": fit_category(user_examples(liked, leaf, text_vectors, SEED), len(names), SEED),
+    }
+    rows: list[Category] = []
+    for source, model in models.items():
+        if model is None:
+            log.info("nothing tells the category of the %s", source)
+            continue
+        quality = model.quality
+        log.info(
+            "category of the %s: %.1f %% of %s right (the most frequent: %.1f %%), log loss %.2f (shares: %.2f)",
+            *(source, 100 * quality.accuracy, f"{quality.held_out:,}", 100 * quality.majority_accuracy),
+            *(quality.log_loss, quality.majority_log_loss),
+        )
+        rows += model.rows(source, names)
+    return rows
+
+
+def _matrix(vectors: pa.ChunkedArray) -> NDArray[np.float32]:
+    """Return a column of lists of equal length as float32 (n, d).
+
+    Raises:
+        ValueError: The lists differ in length.
+    """
+    lists = vectors.combine_chunks()
+    return lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(len(lists), -1)

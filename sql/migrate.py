@@ -1,5 +1,7 @@
 """Apply `migrations/` once each, and `internal/`, `api/` and `roles.sql` every time, under one advisory lock.
 
+Functions that no file defines any more are dropped.
+
 The hash of every migration is frozen in `migrations/frozen.sha256` when it lands: a migration that has been applied
 is never edited, a new one is written instead.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -71,8 +74,19 @@ def migrate(dsn: str, root: Path = ROOT) -> list[str]:
             )
         for path in [*sorted((root / "internal").glob("*.sql")), *sorted((root / "api").glob("*.sql"))]:
             connection.execute(path.read_text())
+        _drop_left_over(connection)
         connection.execute((root / "roles.sql").read_text())
     return [migration.name for migration in fresh]
+
+
+def _drop_left_over(connection: psycopg.Connection[Any]) -> None:
+    """Drop the functions that no file defines any more: an overload left behind would make calls ambiguous."""
+    left_over = connection.execute(
+        "select p.oid::regprocedure::text from pg_proc as p where p.xmin <> pg_current_xact_id()::xid"
+        " and p.pronamespace in ('internal'::regnamespace, 'api'::regnamespace)"
+    ).fetchall()
+    for (function,) in left_over:
+        connection.execute(f"drop function {function}")
 
 
 def _refuse_changes(applied: dict[str, str], known: dict[str, Migration]) -> None:

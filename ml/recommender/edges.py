@@ -31,9 +31,12 @@ class Edges:
     dst: NDArray[np.int32]
     val: NDArray[np.float32]
 
-    def matrix(self, n_items: int) -> sparse.csr_array:
-        """Return the edges as a float64 matrix of shape (n_items, n_items), row = source."""
-        return sparse.csr_array((self.val.astype(np.float64), (self.src, self.dst)), shape=(n_items, n_items))
+    def matrix(self, n_items: int, top: int | None = None) -> sparse.csr_array:
+        """Return the edges, or the `top` strongest of each source: float64 (n_items, n_items), row = source."""
+        kept = slice(None) if top is None else np.arange(len(self.src)) - np.searchsorted(self.src, self.src) < top
+        return sparse.csr_array(
+            (self.val[kept].astype(np.float64), (self.src[kept], self.dst[kept])), shape=(n_items, n_items)
+        )
 
 
 def strongest(src: NDArray[np.integer], dst: NDArray[np.integer], val: NDArray[np.floating], top: int) -> Edges:
@@ -78,10 +81,18 @@ def cooccurrences(sequences: Sequence[Sequence[int]], n_items: int, top: int = N
     items, owners = _flatten(sequences)
     taken = sparse.csr_array((np.ones(len(items)), (owners, items)), shape=(len(sequences), n_items))
     taken.data[:] = 1.0
-    together = (taken.T @ taken).tocoo()
     shoppers = np.maximum(np.asarray(taken.sum(axis=0)).ravel(), 1.0)
-    return strongest(
-        together.row, together.col, together.data / np.sqrt(shoppers[together.row] * shoppers[together.col]), top
+    by_item = taken.T.tocsr()
+    found: list[Edges] = []
+    # A block at a time: all pairs at once would not fit where shoppers have long histories.
+    for start in range(0, max(n_items, 1), ROWS_PER_BLOCK):
+        together = (by_item[start : start + ROWS_PER_BLOCK] @ taken).tocoo()
+        src = together.row + start
+        found.append(strongest(src, together.col, together.data / np.sqrt(shoppers[src] * shoppers[together.col]), top))
+    return Edges(
+        np.concatenate([edges.src for edges in found]),
+        np.concatenate([edges.dst for edges in found]),
+        np.concatenate([edges.val for edges in found]),
     )
 
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.recommender.edges import Edges, text_edges, transitions
+from ml.recommender.edges import Edges, cooccurrences, text_edges, transitions
 from ml.recommender.fusion import EQUAL_WEIGHTS, Recommender, fit_weights
 from ml.recommender.tfidf import tfidf
+
+# Of a very long list of purchases the newest say what goes together now; the pairs grow with its square.
+BASKET = 200
 
 
 @dataclass(frozen=True)
@@ -28,26 +31,32 @@ class Catalogue:
     vectors: NDArray[np.float32]
 
 
-def fit(catalogue: Catalogue, sequences: Sequence[Sequence[int]]) -> Recommender:
+def fit(catalogue: Catalogue, sequences: Sequence[Sequence[int]], bought: Sequence[Sequence[int]] = ()) -> Recommender:
     """Train on all sequences.
 
     The weights are learned from each shopper's last new item, with edges that have not seen it; edges and
     popularity are then fitted again on everything. The result depends on the input alone: nothing is drawn.
+    The edges `cooccurrence` say what else the buyers of an item bought; no term of the score reads them.
 
     Args:
         catalogue: The items.
         sequences: Item indices in time order, one sequence per shopper; repeats are allowed.
+        bought: The purchases among them; without any, everything taken counts as bought.
 
     Raises:
         ValueError: The parts of the catalogue differ in length, or a sequence names an unknown item.
     """
     check(catalogue, sequences)
+    check(catalogue, bought)
     firsts = [distinct(sequence) for sequence in sequences]
     known = from_texts(catalogue)
     learners = [items for items in firsts if len(items) >= 2]
     partial = with_events(known, [items[:-1] for items in firsts])
     weights = fit_weights(partial, [items[:-1] for items in learners], [items[-1] for items in learners])
-    return replace(with_events(known, firsts), weights=weights)
+    served = with_events(known, firsts)
+    baskets = [distinct(sequence)[-BASKET:] for sequence in (bought if any(map(len, bought)) else sequences)]
+    together = cooccurrences(baskets, len(catalogue.item_ids))
+    return replace(served, weights=weights, edges={**served.edges, "cooccurrence": together})
 
 
 def from_texts(catalogue: Catalogue) -> Recommender:

@@ -1,6 +1,7 @@
-"""Search without a model at query time: an inverted index and a table of token vectors."""
+"""Search without a model at query time: sparse vectors for words, and a query encoder that is a table."""
 
-from ml.search.bm25 import Postings, postings
-from ml.search.tokens import TokenTable, query_tokens, token_table
+from ml.search.index import LEXICAL_DIMENSION, SearchIndex, build_index
+from ml.search.lexicon import Document
+from ml.search.query import Judged
 
-__all__ = ["Postings", "TokenTable", "postings", "query_tokens", "token_table"]
+__all__ = ["LEXICAL_DIMENSION", "Document", "Judged", "SearchIndex", "build_index"]

@@ -2,66 +2,49 @@ create or replace function api.recommend(
     user_id text,
     k integer default 10,
     filters jsonb default '{}',
-    personalised boolean default true
+    diversity double precision default 0.1,
+    personalised boolean default true,
+    exploration double precision default 0.1,
+    max_per_category integer default null,
+    request_id uuid default null,
+    variant text default 'default'
 )
-returns table (
-    rank integer, item_id text, title text, description text, score double precision,
-    interest_weight double precision, reasons jsonb, release_id text, fewer_because text
-)
-language plpgsql stable security definer rows 10
+returns setof api.list_row
+language plpgsql volatile security definer rows 10
 set search_path to pg_catalog, pg_temp
+set plan_cache_mode to 'force_generic_plan'
 as $$
--- Output columns share names with table columns: the tables win.
-#variable_conflict use_column
 declare
-    v_release text := internal.current_release();
-    v_user text := case when personalised then internal.user_key(user_id) end;
-    v_pool integer;
+    v_shop text;
+    v_release text;
+    v_user text;
 begin
-    perform internal.check_arguments(k, filters);
-    -- A filter may leave out any of the popular products: then all are candidates.
-    v_pool := case when filters = '{}' then k end;
+    perform internal.check_list(k, filters);
+    perform internal.check_share('diversity', diversity), internal.check_share('exploration', exploration);
+    if max_per_category < 1 then
+        raise exception 'max_per_category is %, but must be 1 or more', max_per_category
+            using errcode = 'invalid_parameter_value';
+    end if;
+    select s.shop, s.release_id into v_shop, v_release from internal.shown() as s;
+    v_user := internal.listener(v_shop, user_id, personalised);
     return query
-    with terms as materialized (
-        select t.item_id, t.term, t.val, t.contribution, t.because
-        from internal.candidate_terms(v_release, v_user, v_pool) as t
-    ),
-    scored as (
-        select t.item_id, sum(t.contribution) as score from terms as t group by t.item_id
-    ),
-    matching as (
-        select i.item_id, i.title, i.description, s.score, count(*) over () as found
-        from scored as s
-        inner join serving.item as i on i.release_id = v_release and i.item_id = s.item_id
-        where internal.matches(filters, i.brand, i.categories, i.price, i.lang)
-        order by s.score desc, i.item_id
-        limit k
-    )
-    select
-        (row_number() over (order by m.score desc, m.item_id))::integer,
-        m.item_id,
-        m.title,
-        m.description,
-        m.score,
-        exp(m.score) / sum(exp(m.score)) over (),
-        (
-            select jsonb_agg(jsonb_build_object(
-                'term', t.term,
-                'contribution', t.contribution,
-                'because', coalesce((
-                    select jsonb_agg(jsonb_build_object('item_id', b.item_id, 'title', b.title))
-                    from serving.item as b
-                    where b.release_id = v_release and b.item_id = any(t.because)
-                ), '[]')
-            ) order by t.contribution desc, t.term)
-            from terms as t where t.item_id = m.item_id
+    select * from internal.serve(
+        array(
+            select r
+            from internal.shopper(v_shop, v_release, v_user) as s
+            cross join lateral internal.recommend_rows(
+                v_release, v_user, s.history, s.seen, s.disliked, k, filters, diversity, exploration, max_per_category
+            ) as r
         ),
-        v_release,
-        case when m.found < k then format('only %s products match and are new to the shopper', m.found) end
-    from matching as m
-    order by m.score desc, m.item_id;
+        v_shop, v_release, v_user, 'recommend', variant, request_id
+    );
 end
 $$;
-comment on function api.recommend(text, integer, jsonb, boolean) is
-'Products for a shopper, best first, from the last 20 products including events logged a moment ago. The contributions in `reasons` sum to `score`; `interest_weight` is the softmax of the scores over the list. A shopper who is null, unknown or not to be personalised gets what is popular. Filters: brand, category, lang, min_price, max_price. Fewer than k rows come only with `fewer_because`.
-Example: select rank, title, reasons from api.recommend(''u1_…'', 5, ''{"lang": "zh"}'');';
+comment on function api.recommend(
+    text, integer, jsonb, double precision, boolean, double precision, integer, uuid, text
+) is
+'Products for a shopper, best first, from the last 20 products including events logged a moment ago. What was disliked or returned pushes its like away; what the shopper has had is not shown again, unless its category repeats. The contributions in `reasons` sum to `score`.
+A shopper who is null, unknown, opted out or not to be `personalised` gets what is popular.
+diversity: 0 orders by relevance alone, 1 weighs difference as much (maximal marginal relevance). exploration: share of the list that goes to products without events, if there are any. max_per_category: rows of one leaf category at most. filters: brand, category, lang, min_price, max_price, attributes.
+Exactly k rows, or `fewer_because` says why not.
+Example: select rank, title, reasons from api.recommend(''u1_…'', 5, ''{"lang": "zh", "max_price": 100}'');';

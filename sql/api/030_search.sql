@@ -1,98 +1,78 @@
 create or replace function api.encode(query text) returns halfvec
 language plpgsql stable security definer
 set search_path to pg_catalog, public, pg_temp
+set plan_cache_mode to 'force_generic_plan'
 as $$
 begin
-    return internal.encode(internal.current_release(), query);
+    return (select internal.encode(s.release_id, query) from internal.shown() as s);
 end
 $$;
 comment on function api.encode(text) is
-'The vector of a query, computed here from the release''s token table; null if no token is known. Chinese and English.
+'The vector of a query, computed here from the release''s lexicon, in the space of the products'' vectors; null if nothing of it is known: search is lexical then, and says so. Chinese and English.
 Example: select api.encode(''无线 mouse'');';
 
-create or replace function api.search(query text, k integer default 10, filters jsonb default '{}')
-returns table (
-    rank integer, item_id text, title text, description text, score double precision,
-    interest_weight double precision, reasons jsonb, release_id text, fewer_because text
+create or replace function api.search(
+    query text,
+    k integer default 10,
+    filters jsonb default '{}',
+    user_id text default null,
+    request_id uuid default null,
+    variant text default 'default'
 )
+returns setof api.list_row
+language plpgsql volatile security definer rows 10
+set search_path to pg_catalog, pg_temp
+set plan_cache_mode to 'force_generic_plan'
+as $$
+declare
+    v_shop text;
+    v_release text;
+    v_user text;
+begin
+    perform internal.check_list(k, filters);
+    select s.shop, s.release_id into v_shop, v_release from internal.shown() as s;
+    v_user := internal.listener(v_shop, user_id, true);
+    return query
+    select * from internal.serve(
+        array(select r from internal.search_rows(v_shop, v_release, v_user, query, k, filters) as r),
+        v_shop, v_release, v_user, 'search', variant, request_id
+    );
+end
+$$;
+comment on function api.search(text, integer, jsonb, text, uuid, text) is
+'Products for a query in Chinese or English: words, character n-grams, pairs and numbers, plus the cosine of the query vector computed here, with weights fitted on held-out queries; typos are corrected. With a `user_id` the shopper''s interest counts, too. The contributions in `reasons` sum to `score`; `known` is false where no word has a vector and search is lexical only. A query of which nothing is known gets what is popular, and the reason says so.
+Example: select rank, title, score from api.search(''cordless drill'', 5, ''{"max_price": 100}'');';
+
+create or replace function api.interest_weights(query text, item_ids text[], temperature double precision default null)
+returns table (item_id text, cosine double precision, interest_weight double precision)
 language plpgsql stable security definer rows 10
 set search_path to pg_catalog, public, pg_temp
+set plan_cache_mode to 'force_generic_plan'
 as $$
 #variable_conflict use_column
 declare
-    v_release text := internal.current_release();
+    v_release text;
     v_vector halfvec;
-    v_terms text[] := internal.query_terms(query);
-    v_lexical double precision;
-    v_semantic double precision;
+    v_tau double precision;
 begin
-    perform internal.check_arguments(k, filters);
-    perform set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '200', true);
+    select s.release_id into v_release from internal.shown() as s;
     v_vector := internal.encode(v_release, query);
-    select w.val into v_lexical from serving.weight as w
-    where w.release_id = v_release and w.term = 'search_lexical';
-    select w.val into v_semantic from serving.weight as w
-    where w.release_id = v_release and w.term = 'search_semantic';
+    v_tau := coalesce(temperature, internal.weight(v_release, 'interest_temperature', 0.1));
+    if v_tau not between 1e-6 and 1e6 then
+        raise exception 'temperature is %, but must lie between 0.000001 and 1,000,000', v_tau using errcode = 'invalid_parameter_value';
+    end if;
     return query
-    with matched as materialized (
-        select p.term, p.item_id, p.weight, max(p.weight) over (partition by p.term) as best
-        from serving.posting as p
-        where p.release_id = v_release and p.term = any(v_terms)
-    ),
-    ceiling as (
-        select sum(b.best) as total from (select distinct m.term, m.best from matched as m) as b
-    ),
-    lexical as (
-        select m.item_id, sum(m.weight)::double precision / c.total as val, array_agg(m.term order by m.weight desc) as terms
-        from matched as m cross join ceiling as c
-        group by m.item_id, c.total
-    ),
-    semantic as materialized (
-        select i.item_id
-        from serving.item as i
-        where i.release_id = v_release and v_vector is not null
-            and internal.matches(filters, i.brand, i.categories, i.price, i.lang)
-        order by i.text_vector <=> v_vector
-        limit greatest(k, 200)
-    ),
-    candidates as (
-        select l.item_id from lexical as l
-        union
-        select s.item_id from semantic as s
-    ),
-    terms as (
-        select
-            i.item_id, i.title, i.description, l.terms,
-            v_lexical * coalesce(l.val, 0) as lexical,
-            v_semantic * coalesce(1 - (i.text_vector <=> v_vector), 0) as semantic
-        from candidates as c
-        inner join serving.item as i on i.release_id = v_release and i.item_id = c.item_id
-        left join lexical as l on l.item_id = c.item_id
-        where internal.matches(filters, i.brand, i.categories, i.price, i.lang)
-    ),
-    best as (
-        select t.*, t.lexical + t.semantic as score, count(*) over () as found
-        from terms as t
-        order by t.lexical + t.semantic desc, t.item_id
-        limit k
-    )
-    select
-        (row_number() over (order by b.score desc, b.item_id))::integer,
-        b.item_id,
-        b.title,
-        b.description,
-        b.score,
-        exp(b.score) / sum(exp(b.score)) over (),
-        jsonb_build_array(
-            jsonb_build_object('term', 'lexical', 'contribution', b.lexical, 'matched', coalesce(b.terms, '{}')),
-            jsonb_build_object('term', 'semantic', 'contribution', b.semantic, 'known', v_vector is not null)
-        ),
-        v_release,
-        case when b.found < k then format('only %s products match', b.found) end
-    from best as b
-    order by b.score desc, b.item_id;
+    select c.item_id, c.cosine, exp(greatest((c.cosine - c.highest) / v_tau, -500)) / sum(exp(greatest((c.cosine - c.highest) / v_tau, -500))) over ()
+    from (
+        select i.item_id, n.cosine, max(n.cosine) over () as highest
+        from (select distinct u.item_id from unnest(item_ids) as u (item_id)) as w
+        inner join serving.item as i on i.release_id = v_release and i.item_id = w.item_id
+        -- A query of which nothing is known is equally interested in everything.
+        cross join lateral (select coalesce(-(i.text_vector <#> v_vector), 0) as cosine) as n
+    ) as c
+    order by c.cosine desc, c.item_id;
 end
 $$;
-comment on function api.search(text, integer, jsonb) is
-'Products for a query in Chinese or English: BM25 over words and Chinese n-grams, plus the cosine of the query vector computed here. The contributions in `reasons` sum to `score`; `known` is false where no token has a vector and the search is lexical only.
-Example: select rank, title, score from api.search(''cordless drill'', 5);';
+comment on function api.interest_weights(text, text[], double precision) is
+'Interest weight w = softmax(q · d / τ) of a query over a set of candidate products: the weights sum to 1. It is a share of the set that is given, so the weight of a single product is always 1. τ is the release''s, fitted on held-out texts, unless `temperature` is given. Unknown products are left out.
+Example: select * from api.interest_weights(''绿茶'', array[''1'', ''2'', ''3'']);';

@@ -25,7 +25,9 @@ as $$
 declare
     key text := current_setting('souk.pseudonym_key', true);
 begin
-    if user_id is null or user_id ~ '^u1_[0-9a-f]{32}$' then
+    if coalesce(user_id, '') = '' then
+        return null;
+    elsif user_id ~ '^u1_[0-9a-f]{32}$' then
         return user_id;
     end if;
     if coalesce(key, '') = '' then
@@ -39,92 +41,53 @@ begin
 end
 $$;
 comment on function internal.user_key(text) is
-'Pseudonym of a shopper: a pseudonym is returned as it is, a raw id is keyed with the session''s souk.pseudonym_key.';
+'Pseudonym of a shopper: a pseudonym is returned as it is, a raw id is keyed with the session''s souk.pseudonym_key; null and the empty id are nobody.';
 
-create or replace function internal.current_release() returns text
-language sql stable
-set search_path to pg_catalog, pg_temp
-as $$
-    select p.release_id from serving.pointer as p;
-$$;
-comment on function internal.current_release() is 'The published release; null before the first.';
-
-create or replace function internal.history(of_release text, of_user text)
-returns table (item_id text, age integer)
-language sql stable rows 20
-set search_path to pg_catalog, pg_temp
-as $$
-    -- Live events come first: they happened after the release was made.
-    with taken as (
-        select e.item_id, 0 as part, row_number() over (order by e.event_at desc, e.event_id) as place
-        from live.event as e
-        inner join serving.release as r on r.release_id = of_release and r.shop = e.shop
-        where e.user_key = of_user and e.kind in ('view', 'click', 'cart', 'purchase')
-        union all
-        select h.item_id, 1, h.place
-        from serving.user_profile as p
-        cross join unnest(p.history) with ordinality as h (item_id, place)
-        where p.release_id = of_release and p.user_key = of_user
-    ),
-    once as (
-        select distinct on (t.item_id) t.item_id, t.part, t.place
-        from taken as t
-        order by t.item_id, t.part, t.place
-    )
-    select o.item_id, (row_number() over (order by o.part, o.place) - 1)::integer
-    from once as o
-    order by o.part, o.place
-    limit 20;
-$$;
-comment on function internal.history(text, text) is
-'A shopper''s last 20 products, each once, newest first (age 0): logged events, then the release''s.';
-
-create or replace function internal.seen(of_release text, of_user text)
-returns table (item_id text)
-language sql stable rows 50
-set search_path to pg_catalog, pg_temp
-as $$
-    select s.item_id from serving.seen as s where s.release_id = of_release and s.user_key = of_user
-    union
-    select e.item_id
-    from live.event as e
-    inner join serving.release as r on r.release_id = of_release and r.shop = e.shop
-    where e.user_key = of_user;
-$$;
-comment on function internal.seen(text, text) is 'Every product that a shopper has dealt with, disliked ones included.';
-
-create or replace function internal.matches(filters jsonb, brand text, categories text[], price numeric, lang text)
-returns boolean
-language sql immutable parallel safe
-set search_path to pg_catalog, pg_temp
-as $$
-    select
-        (not filters ? 'brand' or brand = filters ->> 'brand')
-        and (not filters ? 'category' or categories @> array[filters ->> 'category'])
-        and (not filters ? 'lang' or lang = filters ->> 'lang')
-        and (not filters ? 'min_price' or price >= (filters ->> 'min_price')::numeric)
-        and (not filters ? 'max_price' or price <= (filters ->> 'max_price')::numeric);
-$$;
-comment on function internal.matches(jsonb, text, text[], numeric, text) is
-'Does a product pass the filters {brand, category, lang, min_price, max_price}; absent keys do not filter.';
-
-create or replace function internal.check_arguments(k integer, filters jsonb) returns void
-language plpgsql immutable
+create or replace function internal.current_shop() returns text
+language plpgsql stable security definer
 set search_path to pg_catalog, pg_temp
 as $$
 declare
-    unknown text;
+    v_shop text;
 begin
-    if k is null or k not between 1 and 1000 then
-        raise exception 'k is %, but must lie between 1 and 1000', coalesce(k::text, 'null')
-            using errcode = 'invalid_parameter_value';
+    select t.shop into v_shop from ops.tenant_role as t where t.role_name = session_user;
+    if v_shop is null and pg_has_role(session_user, 'souk_owner', 'member') then
+        -- Who runs the server looks at the shop that was published last.
+        select p.shop into v_shop from serving.pointer as p order by p.moved_at desc, p.shop limit 1;
+    elsif v_shop is null then
+        raise exception 'login % serves no shop', session_user using errcode = 'insufficient_privilege',
+            hint = 'The operator maps it: insert into ops.tenant_role (role_name, shop) values (…).';
     end if;
-    select f into unknown from jsonb_object_keys(filters) as f
-    where f not in ('brand', 'category', 'lang', 'min_price', 'max_price') limit 1;
-    if unknown is not null then
-        raise exception 'there is no filter %', unknown
-            using errcode = 'invalid_parameter_value', hint = 'Filters: brand, category, lang, min_price, max_price.';
+    return v_shop;
+end
+$$;
+comment on function internal.current_shop() is
+'The shop that the login serves, by ops.tenant_role; for the operators of the server the shop that was published last.';
+
+create or replace function internal.shown(out shop text, out release_id text)
+language plpgsql stable
+set search_path to pg_catalog, pg_temp
+as $$
+begin
+    select p.shop, p.release_id into shop, release_id
+    from serving.pointer as p where p.shop = internal.current_shop();
+    if release_id is null then
+        raise exception 'no release is published' using errcode = 'object_not_in_prerequisite_state',
+            hint = 'Run the recommendations DAG first.';
     end if;
 end
 $$;
-comment on function internal.check_arguments(integer, jsonb) is 'Refuse a k or a filter that no list function understands.';
+comment on function internal.shown() is 'The shop of the login and its published release.';
+
+create or replace function internal.weight(of_release text, of_term text, otherwise double precision)
+returns double precision
+language sql stable
+set search_path to pg_catalog, pg_temp
+as $$
+    select coalesce(
+        (select w.val from serving.weight as w where w.release_id = of_release and w.term = of_term and w.min_history = 0),
+        otherwise
+    );
+$$;
+comment on function internal.weight(text, text, double precision) is
+'A weight that does not depend on the history; the other value where the release has none.';

@@ -14,6 +14,7 @@ class Landing:
     COLUMNS = {
         "product": "item_id, title, description, brand, categories, price, currency",
         "event": "event_id, user_key, item_id, kind, event_at",
+        "impression": "request_id, surface, variant, release_id, item_ids, served_at",
         "query": "query_id, user_key, query_text, lang, searched_at, shown_item_ids",
         "review": "review_id, user_key, item_id, rating, body, lang, sentiment, reviewed_at",
     }

@@ -101,6 +101,7 @@ def test_logic_has_unit_tests(manifest):
         "int_interactions__decayed",
         "int_users__interests_summed",
         "dim_items",
+        "fct_impressions",
         "fct_interactions",
         "rpt_item_text_quality",
     }

@@ -42,12 +42,13 @@ def test_the_report_counts_the_shop(report):
     assert report.rows == {
         "dim_items": 4,
         "dim_user_profiles": 2,
+        "fct_impressions": 0,
         "fct_interactions": 5,
         "fct_reviews": 2,
         "fct_searches": 2,
         "rpt_item_text_quality": 4,
     }
-    assert report.models >= 14
+    assert report.models >= 16
     assert report.tests >= 40
 
 
@@ -174,6 +175,43 @@ def test_late_events_wait_for_a_full_refresh(database, settings):
     total = purchase + late + click
     assert shares == pytest.approx({"Green": purchase / total, "Puer": late / total, "Cups": click / total}, abs=1e-6)
     assert count == 4
+
+
+def test_a_choice_that_lands_later_changes_its_list_alone(database, settings):
+    first, second = "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002"
+
+    def impressions() -> list[tuple[object, ...]]:
+        with psycopg.connect(database) as connection:
+            return connection.execute(
+                "select request_id::text, position, item_id, is_clicked, is_bought from marts.fct_impressions order by 1, 2"
+            ).fetchall()
+
+    def choose(name: str, item: str, kind: str, request: str) -> None:
+        with landing(database, "tea", "2026-03-02 12:00+00") as live:
+            live.add("event", (name, "ann", item, kind, "2026-03-02 11:00+00"))
+        with psycopg.connect(database) as connection:
+            connection.execute("update raw.event set request_id = %s where event_id = %s", [request, name])
+
+    land_tea(database)
+    with landing(database, "tea", "2026-03-02 10:00+00") as live:
+        for request in (first, second):
+            live.add("impression", (request, "recommend", "v", "r1", ["green", "black"], "2026-03-02 10:00+00"))
+    choose("c1", "black", "click", first)
+    build_profiles(database, settings, "tea")
+    seen = [(first, 1, "green"), (first, 2, "black"), (second, 1, "green"), (second, 2, "black")]
+    assert [row[:3] for row in impressions()] == seen
+    assert [row[3:] for row in impressions()] == [(False, False), (True, False), (False, False), (False, False)]
+
+    choose("c2", "green", "purchase", second)
+    assert build_profiles(database, settings, "tea").rows["fct_impressions"] == 4
+    assert [row[3:] for row in impressions()] == [(False, False), (True, False), (True, True), (False, False)]
+
+    # The table with every choice in it is what a build of everything makes.
+    grown = contents(database, "tea")["fct_impressions"]
+    assert build_profiles(database, settings, "tea").rows["fct_impressions"] == 4
+    assert contents(database, "tea")["fct_impressions"] == grown
+    build_profiles(database, settings, "tea", full_refresh=True)
+    assert contents(database, "tea")["fct_impressions"] == grown
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from souk import gates, suites
+from souk.artefacts import TABLES
 from souk.errors import SoukError
 from souk.gates import GateFailed, Verdict, check
 
@@ -25,15 +26,17 @@ ROWS = {
     "landed": {"product": 20, "event": 60, "query": 1, "review": 0},
     "profiles": {"dim_items": 20, "fct_interactions": 60, "dim_user_profiles": 3, "fct_searches": 1},
     "encoded": {"vectors": 20},
-    "trained": {"item": 20, "edge": 19, "weight": 4, "events": 60},
+    "trained": {"item": 20, "edge": 19, "weight": 4, "term": 2, "events": 60},
     "candidate": {
         "item": 20,
+        "popularity": 1,
         "edge": 19,
         "weight": 4,
-        "token_vector": 2,
-        "posting": 20,
+        "term": 2,
+        "spelling": 1,
+        "category": 1,
+        "item_day": 1,
         "user_profile": 3,
-        "seen": 60,
         "events": 60,
     },
 }
@@ -49,6 +52,16 @@ def vectors(**columns: Any) -> pa.Table:
     return pa.table({"item_id": ITEMS, "vector": pa.array(list(unit), pa.list_(pa.float32())), **columns})
 
 
+def write_lists(path: Path, columns: dict[str, Any]) -> None:
+    types = {"dst": pa.int32(), "item_nos": pa.int32(), "val": pa.float32(), "weights": pa.float32()}
+    pq.write_table(
+        pa.table(
+            {name: pa.array(rows, pa.list_(types[name])) if name in types else rows for name, rows in columns.items()}
+        ),
+        path,
+    )
+
+
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
     """The files of a sound release."""
@@ -58,9 +71,12 @@ def lake(tmp_path: Path) -> Path:
         each.mkdir(parents=True)
     pq.write_table(pa.table({"item_id": ITEMS}), folder / "items.parquet")
     pq.write_table(vectors(), folder / "vectors" / "part-0.parquet")
-    pq.write_table(vectors().rename_columns(["item_id", "text_vector"]), release / "item.parquet")
-    edges = {"src": ITEMS[:-1], "dst": ITEMS[1:], "val": pa.array([0.5] * 19, pa.float32())}
-    pq.write_table(pa.table(edges), release / "edge.parquet")
+    words = pa.array([[0.5, 1.5]] * 20, pa.list_(pa.float32()))
+    items = vectors(lexical_values=words).rename_columns(["item_id", "text_vector", "lexical_values"])
+    pq.write_table(items, release / "item.parquet")
+    edges = {"src": pa.array(range(19), pa.int32()), "dst": [[n + 1, 0] if n else [1, 2] for n in range(19)]}
+    write_lists(release / "edge.parquet", {**edges, "val": [[0.5, 0.25]] * 19})
+    write_lists(release / "term.parquet", {"item_nos": [[3, 1], []], "weights": [[0.7, 0.6], []]})
     weights = {"term": ["transition", "tfidf", "encoder", "popularity"], "val": [1.0, 0.5, 0.0, 0.2]}
     pq.write_table(pa.table(weights), release / "weight.parquet")
     return tmp_path
@@ -101,22 +117,28 @@ def sound(database: str) -> str:
             " create table marts.dim_user_profiles as"
             " select shop, user_key, count(*) as event_count, 0.1::real as sentiment from raw.event group by 1, 2"
         )
-        for table in ("item", "edge", "weight", "token_vector", "posting", "user_profile", "seen"):
+        for table in TABLES:
             connection.execute(
                 f"create table serving.{table}_1 partition of serving.{table} for values in ('{RELEASE}')"
             )
         connection.execute(
-            f"insert into serving.item select '{RELEASE}', item_id, title, '', null, '{{}}', 3, 'en', '{{}}', 0.5, {unit}"
-            " from raw.product;"
-            f" insert into serving.edge select '{RELEASE}', 'encoder', 'i' || n, 'i' || n + 1, 0.5"
+            "insert into serving.item (release_id, item_no, item_id, title, description, categories, lang, key_terms,"
+            f" popularity, text_vector, lexical) select '{RELEASE}', substr(item_id, 2)::int, item_id, title, '', '{{}}',"
+            f" 'en', '{{}}', 0.5, {unit}, '{{1:0.5,7:1.5}}/1000000000' from raw.product;"
+            f" insert into serving.popularity values ('{RELEASE}', '{{0,20}}', '{{0.5,0}}');"
+            f" insert into serving.edge select '{RELEASE}', n, 'encoder', array[n + 1, (n + 19) % 20], '{{0.5,0.25}}'"
             " from generate_series(0, 18) as n;"
             f" insert into serving.weight select '{RELEASE}', term, 1, 0.5"
             " from unnest('{transition,tfidf,encoder,popularity}'::text[]) as term;"
-            f" insert into serving.token_vector select '{RELEASE}', token, {unit} from unnest('{{tea,#te}}'::text[]) as token;"
-            f" insert into serving.posting select '{RELEASE}', 'tea', item_id, 0.7 from raw.product;"
-            f" insert into serving.user_profile select '{RELEASE}', user_key, '{{i1}}', 1, '{{}}'"
-            " from marts.dim_user_profiles;"
-            f" insert into serving.seen select '{RELEASE}', user_key, item_id from raw.event"
+            f" insert into serving.term values ('{RELEASE}', 'tea', 1, 20, 0.1, '{{3,1}}', '{{0.7,0.6}}', {unit}),"
+            f" ('{RELEASE}', '#te', 2, 20, 0.1, '{{}}', '{{}}', null);"
+            f" insert into serving.spelling values ('{RELEASE}', 'te', '{{tea}}');"
+            f" insert into serving.category values ('{RELEASE}', 'query', 'Tea', 0.1, {unit}::vector);"
+            f" insert into serving.item_day values ('{RELEASE}', '2026-01-01', 3, 2)"
+        )
+        connection.execute(
+            f"insert into serving.user_profile select '{RELEASE}', shop, user_key, '{{1}}', '{{1,2}}', '{{2}}', {unit},"
+            " null, '{}' from marts.dim_user_profiles"
         )
     return database
 
@@ -169,13 +191,61 @@ DISEASES = [
     ),
     (
         "candidate",
-        "update serving.item set text_vector = text_vector * text_vector - text_vector where item_id < 'i12'",
+        "update serving.item set text_vector = text_vector * text_vector - text_vector where item_no < 4",
         "4 of 20 items have a vector that is not of unit length",
     ),
-    ("candidate", "update serving.edge set val = 'NaN' where src = 'i1'", "1 of 19 edges have a value that is not"),
-    ("candidate", "update serving.edge set dst = 'x' where src = 'i1'", "1 of 19 edges lead to an unknown item"),
+    (
+        "candidate",
+        "update serving.item set lexical = '{}/1000000000' where item_no = 3",
+        "1 of 20 items have no words to be found by",
+    ),
+    ("candidate", "update serving.item set item_no = 20 where item_no = 3", "1 of 20 items have a number beyond"),
+    (
+        "candidate",
+        "update serving.popularity set first_nos[1] = 1",
+        "1 of 1 lists of popularity disagree with the items",
+    ),
+    ("candidate", "update serving.popularity set vals[1] = 0.4", "1 of 1 lists of popularity disagree with the items"),
+    ("candidate", "update serving.item set popularity = 0 where item_no = 3", "1 of 1 lists of popularity disagree"),
+    (
+        "candidate",
+        "update serving.edge set val[2] = 'NaN' where src = 1",
+        "1 of 19 neighbour lists have a value that is not finite",
+    ),
+    (
+        "candidate",
+        "update serving.edge set val[2] = 0 where src = 1",
+        "1 of 19 neighbour lists have a value that is not positive",
+    ),
+    ("candidate", "update serving.edge set src = 20 where src = 1", "1 of 19 neighbour lists are of an unknown item"),
+    ("candidate", "update serving.edge set dst[2] = 20 where src = 1", "1 of 19 neighbour lists name an unknown item"),
+    ("candidate", "update serving.edge set dst[2] = -1 where src = 1", "1 of 19 neighbour lists name an unknown item"),
+    ("candidate", "update serving.edge set dst[2] = 2 where src = 1", "1 of 19 neighbour lists name an item twice"),
+    ("candidate", "update serving.edge set dst[2] = 1 where src = 1", "1 of 19 neighbour lists lead back to where"),
+    ("candidate", "update serving.edge set dst = '{}', val = '{}' where src = 1", "1 of 19 neighbour lists are empty"),
     ("candidate", "update serving.weight set term = 'luck' where term = 'tfidf'", "the weights leave out a term"),
-    ("candidate", "delete from serving.seen", "there are 0 seen items, but the manifest promises 60"),
+    ("candidate", "update serving.term set item_nos[1] = 20 where term = 'tea'", "1 of 2 terms name an unknown item"),
+    ("candidate", "update serving.term set item_nos[1] = 1 where term = 'tea'", "1 of 2 terms name an item twice"),
+    (
+        "candidate",
+        "update serving.term set weights[1] = 'inf' where term = 'tea'",
+        "1 of 2 terms have a value that is not finite",
+    ),
+    ("candidate", "update serving.term set term_no = 1", "2 of 2 terms share their number"),
+    ("candidate", "update serving.term set idf = 'NaN' where term = 'tea'", "1 of 2 terms have an infinite weight"),
+    ("candidate", "update serving.spelling set terms = '{tea,coffee}'", "1 of 1 spellings lead to an unknown term"),
+    ("candidate", "update serving.category set bias = 'NaN'", "1 of 1 categories have a bias that is not finite"),
+    ("candidate", "update serving.item_day set item_no = 20", "1 of 1 days of items are of an unknown item"),
+    ("candidate", "update serving.user_profile set seen = '{1,20}'", "3 of 3 profiles name an unknown item"),
+    ("candidate", "update serving.user_profile set history = '{-1}'", "3 of 3 profiles name an unknown item"),
+    ("candidate", "update serving.user_profile set disliked = '{99}'", "3 of 3 profiles name an unknown item"),
+    (
+        "candidate",
+        "update serving.user_profile set history = array_fill(1, array[21])",
+        "3 of 3 profiles have more than 20 items of history",
+    ),
+    ("candidate", "update serving.user_profile set shop = 'other'", "3 of 3 profiles belong to another shop"),
+    ("candidate", "delete from serving.user_profile", "there are 0 profiles, but the manifest promises 3"),
 ]
 
 
@@ -219,19 +289,57 @@ def test_a_foreign_and_a_repeated_item_are_counted(database: str, lake: Path) ->
 @pytest.mark.parametrize(
     ("column", "value", "fault"),
     [
-        ("val", float("nan"), "have no value"),
-        ("val", float("inf"), "have a value that is not a positive finite number"),
-        ("val", 0.0, "have a value that is not a positive finite number"),
-        ("dst", "stranger", "lead to an unknown item"),
-        ("dst", "i0", "lead back to where they start"),
+        ("val", [0.5, float("nan")], "have a value that is not finite"),
+        ("val", [0.5, float("inf")], "have a value that is not finite"),
+        ("val", [0.5, 0.0], "have a value that is not positive"),
+        ("dst", [1, 20], "name an unknown item"),
+        ("dst", [1, -1], "name an unknown item"),
+        ("dst", [1, 1], "name an item twice"),
+        ("dst", [1, 0], "lead back to where they start"),
     ],
 )
-def test_a_poisoned_edge_is_named(database: str, lake: Path, column: str, value: object, fault: str) -> None:
-    path = lake / SHOP / "releases" / RELEASE / "edge.parquet"
-    edges = pq.read_table(path).to_pydict()
-    edges[column][0] = value
-    pq.write_table(pa.table(edges), path)
-    assert f"1 of 19 edges {fault}" in red(database, lake, "trained")
+def test_a_poisoned_edge_is_named(database: str, lake: Path, column: str, value: list[float], fault: str) -> None:
+    poison(lake, "edge", column, value)
+    assert f"1 of 19 neighbour lists {fault}" in red(database, lake, "trained")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "fault"),
+    [
+        ("item_nos", [3, 20], "name an unknown item"),
+        ("weights", [0.7, float("nan")], "have a value that is not finite"),
+    ],
+)
+def test_a_poisoned_term_is_named(database: str, lake: Path, column: str, value: list[float], fault: str) -> None:
+    poison(lake, "term", column, value)
+    assert f"1 of 2 terms {fault}" in red(database, lake, "trained")
+
+
+def test_a_neighbour_without_a_value_is_red(database: str, lake: Path) -> None:
+    poison(lake, "edge", "val", [0.5])
+    assert "the gate trained did not evaluate (ValueError)" in red(database, lake, "trained")
+
+
+def test_an_empty_list_of_neighbours_is_named(database: str, lake: Path) -> None:
+    poison(lake, "edge", "dst", [])
+    poison(lake, "edge", "val", [])
+    assert "1 of 19 neighbour lists are empty" in red(database, lake, "trained")
+
+
+def test_items_without_words_are_named(database: str, lake: Path) -> None:
+    path = lake / SHOP / "releases" / RELEASE / "item.parquet"
+    items = pq.read_table(path)
+    words = pa.array([[]] + [[0.5]] * 19, pa.list_(pa.float32()))
+    pq.write_table(items.set_column(items.schema.get_field_index("lexical_values"), "lexical_values", words), path)
+    assert "1 of 20 items have no words to be found by" in red(database, lake, "trained")
+
+
+def poison(lake: Path, table: str, column: str, value: list[float]) -> None:
+    """Put a list in place of the first one of a file."""
+    path = lake / SHOP / "releases" / RELEASE / f"{table}.parquet"
+    columns = pq.read_table(path).to_pydict()
+    columns[column][0] = value
+    write_lists(path, columns)
 
 
 def test_no_rows_never_pass(database: str, lake: Path) -> None:
@@ -297,7 +405,7 @@ def test_the_error_says_what_is_still_served(sound: str, lake: Path) -> None:
         sound,
         "insert into serving.release (release_id, shop, state, content_hash, encoder, is_generated, has_clock)"
         " values ('r0', 'a', 'published', 'h', 'e', false, true);"
-        " insert into serving.pointer (release_id) values ('r0'); delete from raw.product",
+        " insert into serving.pointer (shop, release_id) values ('o''shop:a', 'r0'); delete from raw.product",
     )
     with pytest.raises(GateFailed) as failed:
         check(sound, lake, "landed", stage("landed"))

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from souk.errors import SoukError
-from souk.landing import land, land_live_events
+from souk.landing import land
 from souk.privacy import Keys
 from souk.settings import Settings
 from souk.sources.contract import Dataset
@@ -169,16 +169,3 @@ def test_a_new_version_of_a_product_replaces_the_old_one(database, settings):
     land(database, settings, shop(items=(product(),)))
     land(database, settings, shop(items=(product(title="better"),), fingerprint="f2"))
     assert fetch(database, "select title, landing_no from raw.product") == [("better", 2)]
-
-
-def test_logged_events_are_taken_over_once(database, settings):
-    land(database, settings, shop(items=(product(),)))
-    with psycopg.connect(database) as connection:
-        connection.execute(
-            "insert into live.event (event_id, shop, user_key, item_id, kind, event_at)"
-            " values ('l1', 'shop', 'u1_0', 'tea', 'click', %s)",
-            [NOON],
-        )
-    assert land_live_events(database, "shop") == 1
-    assert land_live_events(database, "shop") == 0
-    assert fetch(database, "select event_id from raw.event") == [("l1",)]

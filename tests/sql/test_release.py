@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import psycopg
 import pyarrow.parquet as pq
 import pytest
+from psycopg import sql
 
 from souk import release
 from souk.errors import SoukError
@@ -13,10 +15,60 @@ from tests.sql.conftest import ANNA, TITLES, publish_shop
 MAY, JUNE = (datetime(2026, month, 1, tzinfo=UTC) for month in (5, 6))
 
 
-def shown(dsn: str) -> str | None:
+def shown(dsn: str, shop: str = "shop") -> str | None:
     with psycopg.connect(dsn) as connection:
-        row = connection.execute("select release_id from serving.pointer").fetchone()
+        row = connection.execute("select release_id from serving.pointer where shop = %s", [shop]).fetchone()
     return row[0] if row else None
+
+
+def test_what_was_written_is_what_is_served(shop, tmp_path):
+    files = {table: pq.read_table(tmp_path / "shop-1" / f"{table}.parquet").to_pylist() for table in release.TABLES}
+    assert [table for table, rows in files.items() if not rows] == []
+    vectors = {"text_vector", "vec", "praise", "complaint"}
+    for table, rows in files.items():
+        columns = [f"{c}::vector::real[]" if c in vectors else c for c in release.COLUMNS[table] if c != "lexical"]
+        served = shop.execute(f"select {', '.join(columns)} from serving.{table}", binary=True).fetchall()
+        expected = [
+            tuple(
+                json.loads(value) if name in ("attributes", "profile") else value
+                for name, value in row.items()
+                if not name.startswith("lexical_")
+            )
+            for row in rows
+        ]
+        key = 1 if table == "user_profile" else slice(0, 2)
+        assert sorted(served, key=lambda row: row[key]) == sorted(expected, key=lambda row: row[key])
+    lexical = dict(shop.execute("select item_no, lexical::text from serving.item").fetchall())
+    for row in files["item"]:
+        positions, values = lexical[row["item_no"]].split("/")[0], row["lexical_values"]
+        found = dict(part.split(":") for part in positions.strip("{}").split(","))
+        assert [int(place) - 1 for place in found] == row["lexical_positions"]
+        assert [float(value) for value in found.values()] == pytest.approx(values)
+
+
+def test_a_part_is_laid_out_like_its_table(shop):
+    query = (
+        "select array_agg(a.attname || a.attstorage::text order by a.attnum), c.relowner, c.relallvisible = c.relpages"
+        " from pg_class as c inner join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0"
+        " where c.oid = %s::regclass group by c.oid"
+    )
+    for table in release.TABLES:
+        parent = shop.execute(query, [f"serving.{table}"]).fetchone()
+        part = shop.execute(query, [f"serving.{release.partition(table, 'shop-1')}"]).fetchone()
+        assert part[:2] == parent[:2]
+        assert part[2], "a page that is not known to be visible is read for nothing"
+
+
+def test_an_index_that_shared_memory_cannot_hold_is_built_by_one_process(database):
+    with psycopg.connect(database) as connection:
+        release._create_index(
+            connection,
+            sql.SQL(
+                "do $$ begin if current_setting('max_parallel_maintenance_workers')::int > 0 then"
+                " raise sqlstate '53100'; end if; end $$"
+            ),
+        )
+        assert connection.execute("show max_parallel_maintenance_workers").fetchone() == ("0",)
 
 
 def test_publishing_again_is_recorded_and_changes_nothing(database, tmp_path):
@@ -45,8 +97,8 @@ def test_a_candidate_is_not_seen_and_not_published_without_audit(database, tmp_p
 
 def test_a_broken_file_leaves_the_served_release(database, tmp_path):
     publish_shop(database, tmp_path)
-    assert pq.read_table(tmp_path / "shop-1" / "posting.parquet").num_rows
-    (tmp_path / "shop-1" / "posting.parquet").write_bytes(b"no parquet")
+    assert pq.read_table(tmp_path / "shop-1" / "term.parquet").num_rows
+    (tmp_path / "shop-1" / "term.parquet").write_bytes(b"no parquet")
     entry = release.Release("shop-2", "shop", "x", None, "test", True, True)
     with pytest.raises(Exception, match="(?i)parquet"):
         release.load(database, entry, tmp_path / "shop-1", 1)
@@ -81,3 +133,13 @@ def test_a_release_that_was_dropped_can_come_back(database, tmp_path):
     assert shown(database) == "shop-1"
     with pytest.raises(SoukError, match="is being served"):
         publish_shop(database, tmp_path, "shop-1")
+
+
+def test_each_shop_shows_its_own_release_and_keeps_the_one_before(database, tmp_path):
+    for number in range(1, 4):
+        assert publish_shop(database, tmp_path, f"shop-{number}") == "published"
+        assert publish_shop(database, tmp_path, f"other-{number}", shop="other") == "published"
+    assert (shown(database), shown(database, "other")) == ("shop-3", "other-3")
+    with psycopg.connect(database) as connection:
+        kept = connection.execute("select distinct release_id from serving.item order by 1").fetchall()
+    assert kept == [("other-2",), ("other-3",), ("shop-2",), ("shop-3",)]

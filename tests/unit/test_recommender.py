@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ml.recommender import Catalogue, Edges, fit, score, score_batch
+from ml.recommender import edges as recommender_edges
 from ml.recommender.edges import cooccurrences, text_edges, transitions
 from ml.recommender.fusion import BUCKETS, DECAYS, EQUAL_WEIGHTS, TERMS, recent
 from ml.recommender.tfidf import tfidf
@@ -89,6 +90,21 @@ def test_cooccurrence_is_the_cosine_of_shopper_sets():
     assert edges == pytest.approx({(0, 1): 2 / np.sqrt(6), (1, 0): 2 / np.sqrt(6)})
 
 
+@pytest.mark.parametrize("rows", [1, 7, 1024])
+def test_cooccurrence_does_not_depend_on_the_block(monkeypatch, rows):
+    sequences = walks(80)
+    taken = np.zeros((80, 40))
+    for user, items in enumerate(sequences):
+        taken[user, items] = 1
+    cosine = taken.T @ taken / np.sqrt(np.outer(taken.sum(axis=0), taken.sum(axis=0)))
+    np.fill_diagonal(cosine, 0)
+    monkeypatch.setattr(recommender_edges, "ROWS_PER_BLOCK", rows)
+    edges = cooccurrences(sequences, 40)
+    assert len(edges.src) == (cosine > 0).sum() > 100
+    assert edges.val == pytest.approx(cosine[edges.src, edges.dst], rel=1e-6)
+    assert np.lexsort((edges.dst, -edges.val, edges.src)).tolist() == list(range(len(edges.src)))
+
+
 class TestTfidf:
     def test_hand_computed(self):
         rows = tfidf([["a", "a", "b"], ["a", "c"], ["a", "d"]]).toarray()
@@ -133,6 +149,13 @@ def test_recent_is_newest_first_and_once():
     assert recent(list(range(30))) == list(range(29, 9, -1))
 
 
+def neighbours_of(edges, source: int) -> list[tuple[int, float]]:
+    found = [
+        (int(dst), float(val)) for src, dst, val in zip(edges.src, edges.dst, edges.val, strict=True) if src == source
+    ]
+    return sorted(found, key=lambda edge: -edge[1])
+
+
 def naive_score(model, history: list[int]) -> list[float]:
     """The formula of the contract, item by item."""
     newest: list[int] = []
@@ -140,12 +163,13 @@ def naive_score(model, history: list[int]) -> list[float]:
         if item not in newest:
             newest.append(item)
     newest = newest[:20]
+    reach = [50] * 3 + [20] * 7
     n_items = len(model.item_ids)
     terms = {term: [0.0] * n_items for term in TERMS}
     for kind, decay in DECAYS.items():
-        edges = as_dict(model.edges[kind])
+        spoken = [dict(neighbours_of(model.edges[kind], had)[:top]) for had, top in zip(newest, reach, strict=False)]
         for item in set(range(n_items)) - set(history):
-            terms[kind][item] = sum(decay**k * edges.get((had, item), 0.0) for k, had in enumerate(newest))
+            terms[kind][item] = sum(decay**k * near.get(item, 0.0) for k, near in enumerate(spoken))
         largest = max(terms[kind])
         terms[kind] = [value / largest if largest > 0 else 0.0 for value in terms[kind]]
     terms["popularity"] = model.popularity.tolist()
@@ -202,6 +226,14 @@ class TestFit:
     def test_serves_edges_of_the_last_items_too(self):
         served = fit(catalogue(), [[0, 1], [0, 1], [7, 8]])
         assert (7, 8) in as_dict(served.edges["transition"])
+
+    def test_what_was_bought_together_is_served_but_not_scored(self):
+        sequences = [[0, 1, 2], [0, 1, 2], [0, 3]]
+        bought = fit(catalogue(), sequences, [[0, 2], [2, 0], []])
+        assert as_dict(bought.edges["cooccurrence"]) == pytest.approx({(0, 2): 1.0, (2, 0): 1.0})
+        taken = fit(catalogue(), sequences)
+        assert as_dict(taken.edges["cooccurrence"]) == as_dict(cooccurrences(sequences, 40))
+        assert score(bought, [0]) == pytest.approx(score(taken, [0]))
 
     def test_is_the_same_twice(self, model):
         again = fit(catalogue(), walks(1500))
@@ -263,6 +295,8 @@ class TestDegenerateData:
             fit(whole, [[0, 5]])
         with pytest.raises(ValueError, match="names item -1"):
             fit(whole, [[-1]])
+        with pytest.raises(ValueError, match="names item 7"):
+            fit(whole, [[0]], [[7]])
         with pytest.raises(ValueError, match="as many terms and vectors"):
             fit(replace(whole, terms=whole.terms[:4]), [])
         with pytest.raises(ValueError, match="not finite"):

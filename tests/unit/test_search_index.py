@@ -1,60 +1,16 @@
-"""The inverted index, by hand, and the token table, against an encoder whose answers are known."""
+"""The search index: terms by hand, the score as an inner product, and the query encoder against a known encoder."""
 
 from __future__ import annotations
+
+from functools import cache
 
 import numpy as np
 import pytest
 
-from ml.search import TokenTable, postings, query_tokens, token_table
-from ml.search.tokens import trigrams
-
-DOCUMENTS = [["red", "shoe"], ["red", "red", "hat"], ["blue", "hat"]]
-
-
-def as_dict(index) -> dict[tuple[str, int], float]:
-    names = [index.vocabulary[term] for term in index.term]
-    return dict(zip(zip(names, index.item.tolist(), strict=True), index.weight.tolist(), strict=True))
-
-
-class TestPostings:
-    def test_hand_computed(self):
-        weights = as_dict(postings(DOCUMENTS))
-        assert len(weights) == 6
-        mean = 7 / 3
-        once = 2.2 / (1 + 1.2 * (0.25 + 0.75 * 2 / mean))
-        twice = 2 * 2.2 / (2 + 1.2 * (0.25 + 0.75 * 3 / mean))
-        assert weights["shoe", 0] == pytest.approx(np.log(1 + 2.5 / 1.5) * once)
-        assert weights["red", 0] == pytest.approx(np.log(1 + 1.5 / 2.5) * once)
-        assert weights["red", 1] == pytest.approx(np.log(1 + 1.5 / 2.5) * twice)
-
-    def test_heaviest_postings_are_kept(self):
-        documents = [["a"] * (1 + number) + ["b"] * 5 for number in range(10)]
-        index = postings(documents, per_term=3)
-        whole = as_dict(postings(documents))
-        kept = {key: weight for key, weight in as_dict(index).items() if key[0] == "a"}
-        assert len(kept) == 3
-        assert sorted(kept.values()) == sorted(weight for (term, _), weight in whole.items() if term == "a")[-3:]
-
-    def test_common_terms_are_dropped_from_a_large_catalogue_only(self):
-        documents = [["common", f"rare{number}"] for number in range(600)]
-        assert "common" not in {term for term, _ in as_dict(postings(documents))}
-        assert ("rare7", 7) in as_dict(postings(documents))
-        assert "common" in {term for term, _ in as_dict(postings(documents[:400]))}
-
-    @pytest.mark.parametrize("documents", [[], [[]], [[], []]])
-    def test_nothing_to_index(self, documents):
-        assert len(postings(documents).term) == 0
-
-
-class TestTokens:
-    def test_unknown_words_fall_back_to_trigrams(self):
-        known = {"red": 0, "#<sh": 1, "#oe>": 2, "#xyz": 3, "连衣": 4}
-        assert query_tokens(["red", "shoe", "连衣", "衣裙"], known) == ["red", "#<sh", "#oe>", "连衣"]
-
-    def test_trigrams_of_short_words(self):
-        assert trigrams("a") == ["#<a>"]
-        assert trigrams("ab") == ["#<ab", "#ab>"]
-
+from ml.recommender.train import centre
+from ml.search import Document, Judged, build_index, fusion
+from ml.search import terms as cut
+from ml.search.measure import Ranking, bm25, measures, rank, with_typo
 
 WORDS = [
     "hammer", "wrench", "screwdriver", "drill", "pliers", "chisel", "lipstick", "mascara", "shampoo",
@@ -62,80 +18,184 @@ WORDS = [
 ]  # fmt: skip
 
 
-class TestTokenTable:
-    @pytest.fixture(scope="class")
-    def world(self):
-        """300 products of three words each; a product means the sum of its words, in 32 dimensions."""
-        chance = np.random.default_rng(0)
-        meaning = {word: chance.normal(size=32) for word in [*WORDS, "连", "衣", "裙", "连衣", "衣裙", "连衣裙"]}
-        documents = [chance.choice(WORDS, 3, replace=False).tolist() for _ in range(300)]
-        documents += [["连", "连衣", "连衣裙", "衣", "衣裙", "裙"]] * 3
-        vectors = np.stack([sum(meaning[word] for word in words) for words in documents])
-        vectors -= vectors.mean(axis=0)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+def document(title: str, **fields) -> Document:
+    return Document(title, fields.get("description", ""), fields.get("brand", ""), fields.get("categories", ()))
 
-        def encode(texts: list[str]) -> np.ndarray:
-            return np.stack([meaning[text] for text in texts]).astype(np.float32)
 
-        return documents, vectors, encode
+@cache
+def meaning(word: str) -> np.ndarray:
+    return np.random.default_rng(sum(map(ord, word))).normal(size=32)
 
-    @pytest.fixture(scope="class")
-    def table(self, world):
-        return token_table(*world, seed=0)
 
-    @staticmethod
-    def recall(table: TokenTable, documents, vectors, queries) -> float:
-        """Share of queries whose best product holds the same words."""
-        best = (table.encode(queries) @ vectors.T).argmax(axis=1)
-        return float(np.mean([set(documents[found]) == set(documents[item]) for item, found in enumerate(best)]))
+def encode(texts: list[str]) -> np.ndarray:
+    """A text means the sum of its words."""
+    return np.stack([sum((meaning(w) for w in cut.words(cut.tokens(text))), np.zeros(32)) for text in texts]).astype(
+        np.float32
+    )
 
-    def test_queries_land_on_their_products(self, world, table):
-        documents, vectors, _ = world
-        assert self.recall(table, documents, vectors, documents) > 0.9
 
-    def test_scrambled_vectors_do_not(self, world, table):
-        documents, vectors, _ = world
-        scrambled = TokenTable(table.tokens, np.random.default_rng(1).permutation(table.vectors))
-        assert self.recall(scrambled, documents, vectors, documents) < 0.1
+@pytest.fixture(scope="module")
+def world():
+    """300 products of three words each, and one in Chinese."""
+    chance = np.random.default_rng(0)
+    titles = [" ".join(chance.choice(WORDS, 3, replace=False)) for _ in range(300)] + ["红色连衣裙"]
+    return titles, encode(titles)
 
-    def test_a_misspelt_word_stays_near_its_word(self, table):
-        words, misspelt = table.encode([["screwdriver"], ["shampoo"]]), table.encode([["screwdrivr"], ["shamppo"]])
-        nearness = words @ misspelt.T
-        assert nearness[0, 0] > 0.6
-        assert nearness[0, 0] > nearness[0, 1] + 0.3
-        assert nearness[1, 1] > nearness[1, 0] + 0.3
 
-    def test_chinese_is_covered_without_spaces(self, table):
-        assert {"连", "连衣", "连衣裙"} <= set(table.tokens)
-        assert not any(token.startswith("#") and "连" in token for token in table.tokens)
+@pytest.fixture(scope="module")
+def index(world):
+    titles, vectors = world
+    return build_index([document(title) for title in titles], vectors, encode)
 
-    def test_tokens_are_distinct_and_vectors_finite(self, table):
-        assert len(table.tokens) == len(set(table.tokens)) == len(table.vectors) > 50
-        assert np.isfinite(table.vectors).all()
 
-    def test_unknown_queries_are_zero(self, table):
-        assert not table.encode([["☃"], []]).any()
+class TestTerms:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("Cordless Drills, 18V", ["cordless", "drill", "18", "v"]),
+            ("3/4 in. x 1.5 ft", ["3/4", "in", "x", "1.5", "ft"]),
+            ("Men's boxes &amp; batteries", ["men", "box", "battery"]),
+            ("½ 无线Mouse", ["1/2", "无线", "mouse"]),
+            ("🏷️ _-_", []),
+        ],
+    )
+    def test_tokens(self, text, expected):
+        assert cut.tokens(text) == expected
 
-    def test_the_encoder_is_asked_for_each_term_once(self, world):
-        documents, vectors, encode = world
-        asked: list[str] = []
+    def test_words_pairs_and_grams(self):
+        assert cut.words(["连衣", "red"]) == ["连", "连衣", "衣", "red"]
+        assert cut.pairs(["deck", "over", "18", "v", "连衣", "x"]) == ["deckover", "over 18", "18 v"]
+        assert cut.character_grams("tea") == ["#<te", "#tea", "#ea>", "#<tea", "#tea>"]
+        assert cut.character_grams("18") == cut.character_grams("连衣") == []
 
-        def count(texts: list[str]) -> np.ndarray:
-            asked.extend(texts)
-            return encode(texts)
+    @pytest.mark.parametrize("typo", ["dril", "drilll", "drell", "dirll"])
+    def test_one_typo(self, typo):
+        assert cut.is_one_typo("drill", typo)
+        assert cut.is_one_typo(typo, "drill")
+        assert set(cut.shortened("drill")) & set(cut.shortened(typo))
 
-        token_table(documents, vectors, count, seed=0)
-        assert sorted(asked) == sorted({term for terms in documents for term in terms})
+    @pytest.mark.parametrize("other", ["drill", "rilld", "dril1s", "drl"])
+    def test_not_one_typo(self, other):
+        assert not cut.is_one_typo("drill", other)
 
-    def test_a_catalogue_without_repeated_terms_has_an_empty_table(self):
-        table = token_table(
-            [["once"], []], np.zeros((2, 8), np.float32), lambda texts: np.ones((len(texts), 8)), seed=0
+
+class TestIndex:
+    def test_the_shape_is_the_contract(self, index):
+        n_terms = len(index.terms)
+        assert len(set(index.terms)) == n_terms == len(index.documents) == len(index.idf) == len(index.vectors)
+        assert index.start[-1] == len(index.item) == len(index.weight)
+        assert len(index.start) == n_terms + 1
+        assert index.lexical.shape == (301, n_terms)
+        assert (index.idf > 0).all()
+        assert (index.weight > 0).all()
+        assert (index.lexical.data > 0).all()
+        assert np.isfinite(index.vectors).all()
+
+    def test_postings_hold_the_products_of_a_word(self, index, world):
+        place = index.terms.index("hammer")
+        items = index.item[index.start[place] : index.start[place + 1]]
+        assert set(items) == {i for i, title in enumerate(world[0]) if "hammer" in title}
+        weights = index.weight[index.start[place] : index.start[place + 1]]
+        assert (np.diff(weights) <= 0).all()
+
+    def test_grams_have_no_postings(self, index):
+        place = index.terms.index("#ham")
+        assert index.start[place] == index.start[place + 1]
+
+    def test_a_title_says_more_than_a_description(self):
+        documents = [document("red", description="blue"), document("blue", description="red", brand="x")]
+        built = build_index(documents, encode(["red", "blue"]), encode)
+        column = built.terms.index("red")
+        assert built.lexical[0, column] > built.lexical[1, column] > 0
+
+    def test_most_nonzeros(self):
+        long = " ".join(f"word{chr(97 + a)}{chr(97 + b)}" for a in range(26) for b in range(26))
+        built = build_index([document("tea", description=long)], encode(["tea"]), encode)
+        assert np.diff(built.lexical.indptr).max() <= 400
+
+    def test_queries_land_on_their_products(self, index, world):
+        titles, vectors = world
+        centred = vectors - vectors.mean(axis=0)
+        best = (index.encode(titles[:300]) @ centred.T).argmax(axis=1)
+        assert np.mean([set(titles[a].split()) == set(titles[b].split()) for a, b in enumerate(best)]) > 0.8
+
+    def test_what_is_unknown_has_no_vector(self, index):
+        assert not index.encode(["☃", "", "9999"]).any()
+
+    def test_typos_are_corrected(self, index):
+        reader = index.reader()
+        assert reader.read("hamer").corrections == {"hamer": "hammer"}
+        assert reader.read("hammer zzz").corrections == {}
+        assert reader.read("hamer").features == reader.read("hammer").features
+
+    @pytest.mark.parametrize("titles", [[], [""], ["tea"], ["", "龙井绿茶"]])
+    def test_hardly_anything_to_index(self, titles):
+        built = build_index(
+            [document(title) for title in titles], encode(titles) if titles else np.zeros((0, 32)), encode
         )
-        assert table.tokens == []
-        assert table.encode([["once"]]).shape == (1, 8)
+        assert built.lexical.shape[0] == len(titles)
+        assert built.weights["search_words"] > 0
+        assert np.isfinite(built.encode(["tea", "绿茶", ""])).all()
 
-    def test_vectors_that_say_nothing_leave_the_encoder_as_it_is(self, world):
-        documents, _, encode = world
-        table = token_table(documents, np.zeros((len(documents), 32), np.float32), encode, seed=0)
-        hammer, drill, hammers = table.encode([["hammer"], ["drill"], ["hammers"]])
-        assert hammer @ hammers > 0.6 > hammer @ drill
+    def test_as_many_vectors_as_documents(self):
+        with pytest.raises(ValueError, match="as many vectors"):
+            build_index([document("tea")], np.zeros((2, 32), np.float32), encode)
+
+    def test_judged_queries_teach(self, world):
+        """What the shop calls a gizmo is a hammer: only the judgements say so."""
+        titles, vectors = world
+        hammers = {i: 1.0 for i, title in enumerate(titles) if "hammer" in title}
+        documents = [document(title) for title in [*titles, "gizmo"]]
+        with_one = np.concatenate([vectors, encode(["gizmo"])])
+        lotions = {i: 1.0 for i, title in enumerate(titles) if "lotion" in title and i not in hammers}
+        judged = [Judged("gizmo", hammers), Judged("lotion", lotions)] * 20 + [Judged("", {})]
+        plain, taught = (build_index(documents, with_one, encode, given) for given in ((), judged))
+        centred = centre(with_one)
+        found = [float((one.encode(["gizmo"]) @ centred[list(hammers)].T).mean()) for one in (plain, taught)]
+        assert found[1] > found[0] + 0.02
+
+
+class TestFusion:
+    @staticmethod
+    def pool(chance: np.random.Generator, telling: int) -> fusion.Pool:
+        features = chance.random((20, 6)).astype(np.float32)
+        target = np.zeros(20, np.float32)
+        target[features[:, telling].argmax()] = 1
+        return fusion.Pool(features, target)
+
+    def test_the_telling_part_weighs_most(self):
+        chance = np.random.default_rng(0)
+        weights = fusion.fit_weights([self.pool(chance, 2) for _ in range(200)])
+        assert max(weights, key=lambda name: weights[name]) == "numbers"
+        assert min(weights.values()) >= 0
+
+    def test_little_data_keeps_the_defaults(self):
+        assert fusion.fit_weights([]) == fusion.DEFAULT_WEIGHTS
+
+    def test_temperature(self):
+        chance = np.random.default_rng(0)
+        sharp = fusion.fit_temperature([self.pool(chance, 5) for _ in range(50)])
+        blunt = fusion.fit_temperature([self.pool(chance, 0) for _ in range(50)])
+        assert sharp < blunt
+
+
+class TestMeasures:
+    def test_by_hand(self):
+        query = Judged("q", {0: 1.0, 1: 0.7, 2: 0.0})
+        figures = measures(query, Ranking([2, 0], {0: 3.0, 1: 1.0, 2: 1.0}))
+        ndcg = (1 / np.log2(3)) / (1 + 0.7 / np.log2(3))
+        assert figures == pytest.approx([0.5, 0.5, ndcg, 2.5 / 3])
+
+    def test_ranks_by_score_then_place(self):
+        assert rank(np.array([0.0, 2.0, 2.0, 1.0]), Judged("q", {3: 1.0})) == Ranking([1, 2, 3, 0], {3: 1.0})
+
+    def test_bm25_prefers_the_rare_word_and_the_short_text(self):
+        scores = bm25([document("red tea pot"), document("red"), document("red cup")])("red pots")
+        assert scores.argmax() == 0
+        assert scores[1] > scores[2] > 0
+
+    @pytest.mark.parametrize("query", ["cordless drill", "红色连衣裙 大", "tea 18 v"])
+    def test_a_typo_is_one_and_always_the_same(self, query):
+        misspelt = with_typo(query)
+        assert misspelt == with_typo(query)
+        assert (misspelt == query) == (query == "tea 18 v")

@@ -53,15 +53,27 @@ users as (
     from reviews
 ),
 
+rounded as (
+    select
+        shop,
+        user_key,
+        facet,
+        name,
+        share,
+        round(share::numeric, 6) as part
+    from {{ ref('int_users__interests_summed') }}
+    -- What is left of an interest after many half-lives, or of one that a return has undone, may round to nothing.
+    where round(share::numeric, 6) > 0 and {{ of_this_shop() }}
+),
+
 interests as (
     select
         shop,
         user_key,
-        jsonb_object_agg(name, round(share::numeric, 6)) filter (where facet = 'category') as by_category,
-        jsonb_object_agg(name, round(share::numeric, 6)) filter (where facet = 'brand') as by_brand,
+        jsonb_object_agg(name, part) filter (where facet = 'category') as by_category,
+        jsonb_object_agg(name, part) filter (where facet = 'brand') as by_brand,
         (array_agg(name order by share desc, name asc) filter (where facet = 'price_band'))[1] as price_band
-    from {{ ref('int_users__interests_summed') }}
-    where {{ of_this_shop() }}
+    from rounded
     group by shop, user_key
 )
 

@@ -16,6 +16,7 @@ select
     source.session_id,
     source.query_id,
     source.quantity,
+    source.request_id,
     source.landing_no
 from source
 inner join landing on source.landing_no = landing.landing_no

@@ -1,0 +1,111 @@
+-- Search: lexical and vector candidates, scored exactly.
+
+create or replace function internal.search_rows(
+    of_shop text, of_release text, of_user text, query text, k integer, filters jsonb
+)
+returns setof api.list_row
+language plpgsql stable rows 10
+set search_path to pg_catalog, public, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_read record;
+    v_within integer[];
+    v_interest halfvec;
+    v_semantic double precision := internal.weight(of_release, 'search_semantic', 1);
+    v_personal double precision := internal.weight(of_release, 'search_personal', 0);
+    v_tau double precision := internal.weight(of_release, 'interest_temperature', 1);
+begin
+    select r.* into v_read from internal.read_query(of_release, query) as r;
+    if v_read.vector is null and coalesce(cardinality(v_read.matched), 0) = 0 then
+        return query
+        select
+            r.rank, r.item_id, r.title, r.description, r.score, r.interest_weight,
+            jsonb_build_array(jsonb_build_object(
+                'term', 'popularity', 'contribution', r.score, 'note', 'no word of the query is known: these are popular'
+            )),
+            r.release_id, r.fewer_because, r.request_id
+        from internal.recommend_rows(of_release, null, '{}', '{}', '{}', k, filters, 0, 0, null) as r;
+        return;
+    end if;
+    if filters <> '{}' then
+        v_within := internal.matching(of_release, filters);
+    end if;
+    if of_user is not null and v_personal > 0 then
+        select internal.interest(of_release, s.history) into v_interest
+        from internal.shopper(of_shop, of_release, of_user) as s;
+    end if;
+    return query
+    with near as (
+        select n.item_no
+        -- Half the effort: what it misses, the words find.
+        from internal.nearest(of_release, v_read.vector, '{}', greatest(k, 100), filters, 100) as n
+        where v_within is null and v_read.vector is not null
+    ),
+    candidates as (
+        select n.item_no from near as n
+        union
+        select l.item_no from unnest(v_read.item_nos) as l (item_no) where v_within is null
+        union
+        select w.item_no from unnest(v_within) as w (item_no)
+    ),
+    terms as (
+        select
+            i.item_no,
+            coalesce(-(i.lexical <#> v_read.lexical), 0) as lexical,
+            coalesce(-v_semantic * (i.text_vector <#> v_read.vector), 0) as semantic,
+            coalesce(-v_personal * (i.text_vector <#> v_interest), 0) as personal
+        from candidates as c
+        inner join serving.item as i on i.release_id = of_release and i.item_no = c.item_no
+        where i.is_available and (
+            filters = '{}' or internal.matches(filters, i.brand, i.categories, i.price, i.lang, i.attributes)
+        )
+    ),
+    best as (
+        select t.*, count(*) over () as found
+        from terms as t
+        order by t.lexical + t.semantic + t.personal desc, t.item_no
+        limit k
+    ),
+    -- A score is what its reasons sum to; the lexical vector as a whole is rounded otherwise than its parts.
+    told as (
+        select
+            i.item_id, i.title, i.description, b.found, b.item_no, f.lexical + b.semantic + b.personal as score,
+            f.reasons
+            || jsonb_build_object('term', 'semantic', 'contribution', b.semantic, 'known', v_read.vector is not null)
+            || case
+                when b.personal <> 0 then jsonb_build_array(jsonb_build_object('term', 'personal', 'contribution', b.personal))
+                else '[]'
+            end as reasons
+        from best as b
+        inner join serving.item as i on i.release_id = of_release and i.item_no = b.item_no
+        cross join lateral (
+            select
+                coalesce(sum(u.val), 0) as lexical,
+                coalesce(
+                    jsonb_agg(jsonb_build_object('term', u.family, 'contribution', u.val) order by u.val desc, u.family)
+                    filter (where u.val <> 0), '[]'
+                ) as reasons
+            from (
+                select x.family, -(i.lexical <#> x.features) as val
+                from unnest(v_read.families, v_read.family_features) as x (family, features)
+            ) as u
+        ) as f
+    )
+    select
+        (row_number() over (order by t.score desc, t.item_no))::integer,
+        t.item_id,
+        t.title,
+        t.description,
+        t.score,
+        exp(greatest((t.score - t.highest) / v_tau, -500)) / sum(exp(greatest((t.score - t.highest) / v_tau, -500))) over (),
+        t.reasons,
+        of_release,
+        case when t.found < k then format('only %s products match', t.found) end,
+        null::uuid
+    from (select x.*, max(x.score) over () as highest from told as x) as t
+    order by t.score desc, t.item_no;
+end
+$$;
+comment on function internal.search_rows(text, text, text, text, integer, jsonb) is
+'Products for a query, as api.search returns them: candidates from the postings and from the vector index, or all that pass a rare filter; each scored exactly.';

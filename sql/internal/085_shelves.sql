@@ -1,0 +1,260 @@
+-- Lists that start from a product, from the clock, or from what reviews say.
+
+create or replace function internal.item_number(of_release text, of_item text) returns integer
+language plpgsql stable
+set search_path to pg_catalog, pg_temp
+as $$
+declare
+    v_number integer;
+begin
+    select i.item_no into v_number from serving.item as i where i.release_id = of_release and i.item_id = of_item;
+    if v_number is null then
+        raise exception 'there is no product % in release %', coalesce(of_item, 'null'), of_release
+            using errcode = 'no_data_found';
+    end if;
+    return v_number;
+end
+$$;
+comment on function internal.item_number(text, text) is 'Number of a product in a release; raises no_data_found if it is not there.';
+
+create or replace function internal.similar_rows(of_release text, to_item text, k integer, filters jsonb)
+returns setof api.list_row
+language plpgsql stable rows 10
+set search_path to pg_catalog, public, pg_temp
+as $$
+declare
+    v_number integer := internal.item_number(of_release, to_item);
+    v_item serving.item;
+begin
+    select i.* into v_item from serving.item as i where i.release_id = of_release and i.item_no = v_number;
+    return query
+    select
+        (row_number() over (order by n.score desc, n.item_no))::integer,
+        i.item_id,
+        i.title,
+        i.description,
+        n.score,
+        exp(n.score) / sum(exp(n.score)) over (),
+        jsonb_build_array(jsonb_build_object(
+            'term', 'text', 'contribution', n.score,
+            'shared_terms', array(select unnest(i.key_terms) intersect select unnest(v_item.key_terms))
+        )),
+        of_release,
+        case when count(*) over () < k then format('only %s other products match', count(*) over ()) end,
+        null::uuid
+    from internal.nearest(of_release, v_item.text_vector, array[v_number], k, filters) as n
+    inner join serving.item as i on i.release_id = of_release and i.item_no = n.item_no
+    order by n.score desc, n.item_no;
+end
+$$;
+comment on function internal.similar_rows(text, text, integer, jsonb) is 'Products that mean nearly the same, as api.similar returns them.';
+
+create or replace function internal.also_bought_rows(of_release text, with_item text, k integer, filters jsonb)
+returns setof api.list_row
+language plpgsql stable rows 10
+set search_path to pg_catalog, public, pg_temp
+as $$
+declare
+    v_number integer := internal.item_number(of_release, with_item);
+    v_vector halfvec;
+begin
+    select i.text_vector into v_vector from serving.item as i where i.release_id = of_release and i.item_no = v_number;
+    return query
+    with together as materialized (
+        select d.item_no, d.val::double precision as score
+        from serving.edge as e
+        cross join lateral unnest(e.dst, e.val) as d (item_no, val)
+        inner join serving.item as i on i.release_id = of_release and i.item_no = d.item_no
+        where e.release_id = of_release and e.src = v_number and e.kind = 'cooccurrence' and i.is_available
+            and internal.matches(filters, i.brand, i.categories, i.price, i.lang, i.attributes)
+        order by d.val desc, d.item_no
+        limit k
+    ),
+    -- Below those that were bought together come those that mean nearly the same.
+    filled as (
+        select t.item_no, t.score, 'together' as term from together as t
+        union all
+        select n.item_no, n.score * coalesce((select min(t.score) from together as t), 1), 'text'
+        from internal.nearest(
+            of_release, v_vector, array(select t.item_no from together as t) || v_number,
+            k - (select count(*) from together)::integer, filters
+        ) as n
+    )
+    select
+        (row_number() over (order by f.score desc, f.item_no))::integer,
+        i.item_id,
+        i.title,
+        i.description,
+        f.score,
+        exp(f.score) / sum(exp(f.score)) over (),
+        jsonb_build_array(jsonb_build_object('term', f.term, 'contribution', f.score)),
+        of_release,
+        case when count(*) over () < k then format('only %s other products match', count(*) over ()) end,
+        null::uuid
+    from filled as f
+    inner join serving.item as i on i.release_id = of_release and i.item_no = f.item_no
+    order by f.score desc, f.item_no;
+end
+$$;
+comment on function internal.also_bought_rows(text, text, integer, jsonb) is
+'Products that the same shoppers bought, by the cosine of their sets of shoppers; filled up with the nearest by text.';
+
+create or replace function internal.trending_rows(
+    of_shop text, of_release text, k integer, period interval, filters jsonb
+)
+returns setof api.list_row
+language plpgsql stable rows 10
+set search_path to pg_catalog, pg_temp
+-- Products are looked up by their numbers, however many the planner takes them for.
+set enable_seqscan to 'off'
+set enable_hashjoin to 'off'
+set enable_mergejoin to 'off'
+as $$
+declare
+    v_release serving.release;
+    v_until timestamptz;
+    v_days double precision := extract(epoch from period) / 86400;
+begin
+    select r.* into v_release from serving.release as r where r.release_id = of_release;
+    -- The clock of the data: a shop whose last event is a month old still has a last week.
+    select max(e.event_at) into v_until from live.event as e where e.shop = of_shop;
+    v_until := greatest(v_until, v_release.interval_end);
+    return query
+    with happened as (
+        select d.item_no, d.events, d.day + interval '1 day' > v_until - period as is_recent
+        from serving.item_day as d
+        where d.release_id = of_release and d.day > v_until - interval '28 days'
+        union all
+        select i.item_no, 1, e.event_at > v_until - period
+        from live.event as e
+        inner join serving.item as i on i.release_id = of_release and i.item_id = e.item_id
+        where e.shop = of_shop and e.event_at > v_until - interval '28 days'
+            and coalesce(e.landing_no > v_release.landing_no, true) and e.kind not in ('dislike', 'return')
+    ),
+    counted as (
+        select
+            h.item_no,
+            coalesce(sum(h.events) filter (where h.is_recent), 0)::double precision as recent,
+            sum(h.events) * least(v_days / 28, 1) as usual
+        from happened as h
+        group by h.item_no
+    ),
+    -- Standard score of a Poisson count, each product smoothed by one event.
+    risen as (
+        select c.item_no, c.recent / sqrt(c.usual + 1) as recent, -c.usual / sqrt(c.usual + 1) as usual
+        from counted as c
+        where c.recent > c.usual
+    ),
+    -- What is merely popular comes below whatever rises.
+    candidates as (
+        select r.item_no, r.recent, r.usual, 0::double precision as popularity from risen as r
+        union all
+        (
+            select i.item_no, 0, 0, i.popularity - 1
+            from serving.item as i
+            where i.release_id = of_release and i.is_available
+                and not exists (select from risen as r where r.item_no = i.item_no)
+                and internal.matches(filters, i.brand, i.categories, i.price, i.lang, i.attributes)
+            order by i.item_no
+            limit k
+        )
+    ),
+    best as (
+        select
+            c.*, c.recent + c.usual + c.popularity as score, i.item_id, i.title, i.description,
+            count(*) over () as found
+        from candidates as c
+        inner join serving.item as i on i.release_id = of_release and i.item_no = c.item_no
+        where i.is_available and internal.matches(filters, i.brand, i.categories, i.price, i.lang, i.attributes)
+        order by c.recent + c.usual + c.popularity desc, c.item_no
+        limit k
+    )
+    select
+        (row_number() over (order by b.score desc, b.item_no))::integer,
+        b.item_id,
+        b.title,
+        b.description,
+        b.score,
+        exp(greatest(b.score - b.highest, -500)) / sum(exp(greatest(b.score - b.highest, -500))) over (),
+        case
+            when b.recent > 0 then jsonb_build_array(
+                jsonb_build_object('term', 'recent', 'contribution', b.recent),
+                jsonb_build_object('term', 'usual', 'contribution', b.usual)
+            )
+            else jsonb_build_array(jsonb_build_object(
+                'term', 'popularity', 'contribution', b.popularity, 'note', 'nothing happened to it in the period'
+            ))
+        end,
+        of_release,
+        case when b.found < k then format('only %s products match', b.found) end,
+        null::uuid
+    from (select x.*, max(x.score) over () as highest from best as x) as b
+    order by b.score desc, b.item_no;
+end
+$$;
+comment on function internal.trending_rows(text, text, integer, interval, jsonb) is
+'Products with more events in the last `period` of the data than its last 28 days let expect, as api.trending returns them.';
+
+create or replace function internal.described_rows(
+    of_shop text, of_release text, of_user text, k integer, filters jsonb
+)
+returns setof api.list_row
+language plpgsql stable rows 10
+set search_path to pg_catalog, public, pg_temp
+as $$
+declare
+    v_praise halfvec;
+    v_complaint halfvec;
+    v_seen integer[];
+    v_wish halfvec;
+begin
+    select p.praise, p.complaint into v_praise, v_complaint
+    from serving.user_profile as p where p.release_id = of_release and p.user_key = of_user;
+    select s.seen into v_seen from internal.shopper(of_shop, of_release, of_user) as s;
+    if v_praise is null and v_complaint is null then
+        return query
+        select
+            r.rank, r.item_id, r.title, r.description, r.score, r.interest_weight,
+            jsonb_build_array(jsonb_build_object(
+                'term', 'popularity', 'contribution', r.score, 'note', 'the shopper has written no review: these are popular'
+            )),
+            r.release_id, r.fewer_because, r.request_id
+        from internal.recommend_rows(of_release, null, '{}', v_seen, '{}', k, filters, 0, 0, null) as r;
+        return;
+    end if;
+    v_wish := case
+        when v_complaint is null then v_praise
+        when v_praise is null then (array_fill(0::real, array[384])::vector - v_complaint::vector)::halfvec
+        else (v_praise::vector - v_complaint::vector)::halfvec
+    end;
+    return query
+    select
+        (row_number() over (order by b.score desc, b.item_no))::integer,
+        b.item_id,
+        b.title,
+        b.description,
+        b.score,
+        exp(b.score) / sum(exp(b.score)) over (),
+        jsonb_build_array(
+            jsonb_build_object('term', 'praised', 'contribution', b.praised),
+            jsonb_build_object('term', 'complained', 'contribution', b.complained)
+        ),
+        of_release,
+        case when b.found < k then format('only %s products match and are new to the shopper', b.found) end,
+        null::uuid
+    from (
+        select w.*, w.praised + w.complained as score
+        from (
+            select
+                i.item_no, i.item_id, i.title, i.description, count(*) over () as found,
+                coalesce(-(i.text_vector <#> v_praise), 0) as praised,
+                coalesce(i.text_vector <#> v_complaint, 0) as complained
+            from internal.nearest(of_release, v_wish, v_seen, k, filters) as n
+            inner join serving.item as i on i.release_id = of_release and i.item_no = n.item_no
+        ) as w
+    ) as b
+    order by b.score desc, b.item_no;
+end
+$$;
+comment on function internal.described_rows(text, text, text, integer, jsonb) is
+'Products whose descriptions agree with what the reviews of a shopper praise and not with what they complain of, as api.recommend_by_description returns them.';

@@ -1,0 +1,167 @@
+"""A generated shop from landing to the files of a release, with an encoder that is a toy."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from functools import cache
+
+import numpy as np
+import psycopg
+import pyarrow.parquet as pq
+import pytest
+
+from ml.text import lexical_terms, passage
+from souk import training
+from souk.artefacts import TABLES
+from souk.errors import SoukError
+from souk.landing import land
+from souk.profiles import build_profiles
+from souk.settings import Settings
+from souk.sources.demo_shop import open_demo_shop
+from spark_jobs.item_text import VECTORS
+
+pytestmark = pytest.mark.slow
+
+
+@cache
+def direction(term: str) -> np.ndarray:
+    return np.random.default_rng(int.from_bytes(term.encode()[:6], "big")).normal(size=384).astype(np.float32)
+
+
+def encode(texts: list[str]) -> np.ndarray:
+    """Sums of random vectors of the texts' terms."""
+    vectors = np.stack([sum(map(direction, lexical_terms(text) or [""])) for text in texts])
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class ToyEncoder:
+    encode_queries = staticmethod(encode)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return dataclasses.replace(Settings.from_env({}), home=tmp_path_factory.mktemp("home"), quarantine_limit=0.9)
+
+
+@pytest.fixture(scope="module")
+def shop(module_database, settings):
+    """The name of a landed shop with marts and vectors; one product has no vector."""
+    shop = dataclasses.replace(open_demo_shop(0.5, 0), shop="small")
+    land(module_database, settings, shop)
+    build_profiles(module_database, settings, "small")
+    with psycopg.connect(module_database) as connection:
+        products = connection.execute(
+            "select item_id, title, brand, categories, description from marts.dim_items order by item_id desc"
+        ).fetchall()[:-1]
+    texts = [passage(title, brand or "", path, said) for _, title, brand, path, said in products]
+    columns = {
+        "item_id": [product[0] for product in products],
+        "text_hash": [""] * len(products),
+        "model_id": [""] * len(products),
+        "lang": ["en"] * len(products),
+        "terms": [lexical_terms(text) for text in texts],
+        "key_terms": [[]] * len(products),
+        "vector": list(encode(texts)),
+    }
+    folder = settings.lake / "small" / "vectors"
+    folder.mkdir(parents=True)
+    half = len(products) // 2
+    for name, rows in {"a": slice(0, half), "b": slice(half, None)}.items():
+        part = training.pa.table({key: values[rows] for key, values in columns.items()}, schema=VECTORS)
+        pq.write_table(part, folder / f"{name}.parquet")
+    return shop
+
+
+def train(dsn, settings, name):
+    folder = settings.home / name
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "load_encoder", lambda *_: ToyEncoder)
+        counts = training.train_release(dsn, settings, "small", "toy", folder)
+    return counts, {table: pq.read_table(folder / f"{table}.parquet") for table in TABLES}
+
+
+@pytest.fixture(scope="module")
+def trained(module_database, settings, shop):
+    return train(module_database, settings, "release")
+
+
+def test_a_release_holds_what_the_marts_know(module_database, shop, trained):
+    counts, tables = trained
+    with psycopg.connect(module_database) as connection:
+        [(products, users, leaves)] = connection.execute(
+            "select (select count(*) from marts.dim_items), (select count(*) from marts.dim_user_profiles),"
+            " (select count(distinct leaf_category) from marts.dim_items)"
+        ).fetchall()
+    assert {table: len(rows) for table, rows in tables.items()} == {table: counts[table] for table in TABLES}
+    assert counts["item"] == products - 1
+    assert counts["user_profile"] == users
+    assert counts["category"] == 2 * leaves
+    assert counts["item_day"] > 100
+    assert counts["events"] > 10_000
+
+    items = tables["item"].to_pylist()
+    assert [item["item_id"] for item in items] == sorted(item["item_id"] for item in items)
+    assert '"' in items[0]["attributes"]
+    vectors = np.array([item["text_vector"] for item in items], dtype=np.float32)
+    wanted = {row["item_id"]: row for rows in shop.products() for row in rows}
+    first = wanted[items[0]["item_id"]]
+    own = encode([passage(first["title"], first["brand"] or "", first["categories"], first["description"])])[0]
+    assert (vectors @ own).argmax() == 0  # the vectors follow their products
+
+    assert set(tables["edge"]["kind"].to_pylist()) == {"transition", "tfidf", "encoder", "cooccurrence"}
+    assert max(tables["item_day"]["day"].to_pylist()).isoformat() == "2026-06-30"
+
+
+def test_shoppers_have_a_past_and_opinions(module_database, trained):
+    _, tables = trained
+    users = {user["user_key"]: user for user in tables["user_profile"].to_pylist()}
+    # The release numbers its products by its own order.
+    items = dict(zip(tables["item"]["item_no"].to_pylist(), tables["item"]["item_id"].to_pylist(), strict=True))
+    with psycopg.connect(module_database) as connection:
+        events = connection.execute(
+            "select user_key, item_id, strength > 0 from marts.fct_interactions order by event_at desc, event_id desc"
+        ).fetchall()
+        happy = connection.execute("select user_key, item_id from marts.fct_reviews where sentiment > 0").fetchall()
+    known = set(items.values())
+    latest: dict[str, dict[str, bool]] = {}
+    for user, item, is_liked in events:
+        if item in known:
+            latest.setdefault(user, {}).setdefault(item, is_liked)
+    again = 0
+    for user, dealt in latest.items():
+        found = users[user]
+        assert [items[place] for place in found["history"]] == [item for item, liked in dealt.items() if liked][:20]
+        assert [items[place] for place in found["disliked"]] == [item for item, liked in dealt.items() if not liked][
+            :20
+        ]
+        assert {items[place] for place in found["seen"]} <= set(dealt)
+        again += len(dealt) - len(found["seen"])
+    # What runs out is offered again, and nothing else.
+    assert 0 < again < 0.1 * sum(map(len, latest.values()))
+    praised = {user for user, found in users.items() if found["praise"] is not None}
+    assert {user for user, item in happy if item in known} <= praised
+    assert 0 < len(praised) < len(users)
+    vectors = np.array([users[user]["praise"] for user in praised], dtype=np.float32)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(vectors)), abs=1e-2)
+
+
+def test_training_twice_writes_the_same_and_says_what_it_found(module_database, settings, trained, caplog):
+    caplog.set_level(logging.INFO, logger="souk.training")
+    counts, tables = train(module_database, settings, "again")
+    assert counts == trained[0]
+    assert [table for table in TABLES if not tables[table].equals(trained[1][table])] == []
+    assert re.search(r"bought again: .*Cats after 4\d days", caplog.text)
+    for source in ("query", "user"):
+        right, frequent = re.search(rf"category of the {source}: (\S+) %.*?frequent: (\S+) %", caplog.text).groups()
+        assert float(right) > 5 * float(frequent)
+
+
+def test_a_shop_without_vectors_is_refused(module_database, settings, shop):
+    files = sorted((settings.lake / "small" / "vectors").glob("*.parquet"))
+    with (
+        psycopg.connect(module_database) as connection,
+        pytest.raises(SoukError, match="No product of other has a vector"),
+    ):
+        training.read_products(connection, "other", files)
