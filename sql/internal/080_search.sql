@@ -6,6 +6,10 @@ create or replace function internal.search_rows(
 returns setof api.list_row
 language plpgsql stable rows 10
 set search_path to pg_catalog, public, pg_temp
+-- Products are looked up by their numbers, however many the planner takes them for.
+set enable_seqscan to 'off'
+set enable_hashjoin to 'off'
+set enable_mergejoin to 'off'
 as $$
 #variable_conflict use_column
 declare
