@@ -53,7 +53,7 @@ def test_a_red_gate_stops_the_run_and_the_pointer_stays(installation: Installati
     installation.rows(
         "insert into serving.release (release_id, shop, state, content_hash, encoder, is_generated, has_clock)"
         " values ('r0', 'demo-shop', 'published', 'h', 'e', true, true);"
-        " insert into serving.pointer (release_id) values ('r0')"
+        " insert into serving.pointer (shop, release_id) values ('demo-shop', 'r0')"
     )
     lines: list[str] = []
     with pytest.raises(SoukError) as failed:
