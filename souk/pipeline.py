@@ -59,7 +59,10 @@ def land(params: Stage) -> Stage:
     encoder = params.get("model") or settings.encoder
     with closing(connect(dsn)) as connection:
         landings = connection.execute(
-            "select manifest_hash from raw.landing where shop = %s and state = 'complete' order by landing_no",
+            # Lists that were only looked at change nothing that is served.
+            "select manifest_hash from raw.landing where shop = %s and state = 'complete' and not (source = 'live'"
+            " and coalesce((row_counts ->> 'product')::int, 0) + coalesce((row_counts ->> 'event')::int, 0) = 0)"
+            " order by landing_no",
             [landed.shop],
         ).fetchall()
         counted = connection.execute(
