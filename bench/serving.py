@@ -33,7 +33,7 @@ from souk.settings import Settings
 from sql.migrate import migrate
 
 RELEASE = "bench"
-SAMPLES = 400
+SAMPLES = 1000
 PEER = "select item_no from serving.item where release_id = %s order by text_vector <=> %s limit 100"
 
 

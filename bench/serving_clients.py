@@ -105,8 +105,8 @@ def _run(
     sessions = {name: open_session(arm) for name, arm in arms.items()}
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     spent = dict.fromkeys(arms, 0.0)
-    # Clients ask for different things, and a later block for other things than the one before.
-    place = {name: number * 1009 for name in arms}
+    # Each asks for other things: what one arm or client has just read would lie warm for the next.
+    place = {name: number * 1009 + turn * 57 for turn, name in enumerate(arms)}
     for block in range(blocks + 1):
         for name, arm in arms.items():
             barrier.wait()

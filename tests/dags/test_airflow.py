@@ -52,8 +52,8 @@ def test_secrets_are_made_once_for_the_owner_alone(tmp_path: Path) -> None:
 def test_a_red_gate_stops_the_run_and_the_pointer_stays(installation: Installation) -> None:
     installation.rows(
         "insert into serving.release (release_id, shop, state, content_hash, encoder, is_generated, has_clock)"
-        " values ('r0', 'demo-shop', 'published', 'h', 'e', true, true);"
-        " insert into serving.pointer (shop, release_id) values ('demo-shop', 'r0')"
+        " values ('r0', 'demo-shop-s0.02-seed0', 'published', 'h', 'e', true, true);"
+        " insert into serving.pointer (shop, release_id) values ('demo-shop-s0.02-seed0', 'r0')"
     )
     lines: list[str] = []
     with pytest.raises(SoukError) as failed:
