@@ -45,7 +45,7 @@ begin
         select format('alter type %s owner to souk_owner', t.oid::regtype)
         from pg_catalog.pg_type as t
         inner join pg_catalog.pg_class as c on c.oid = t.typrelid and c.relkind = 'c'
-        where t.typnamespace = 'api'::regnamespace and t.typowner <> 'souk_owner'::regrole
+        where t.typnamespace in ('internal'::regnamespace, 'api'::regnamespace) and t.typowner <> 'souk_owner'::regrole
     loop
         execute wanted.statement;
     end loop;

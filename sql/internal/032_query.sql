@@ -19,14 +19,6 @@ $$;
 comment on function internal.unknown_term_no(text) is
 'Number of a word that the release''s lexicon lacks: a product added since and a query meet on it.';
 
-create or replace function internal.search_weight(of_release text, of_term text) returns double precision
-language sql stable parallel safe
-set search_path to pg_catalog, pg_temp
-as $$
-    select w.val from serving.weight as w where w.release_id = of_release and w.term = of_term and w.min_history = 0;
-$$;
-comment on function internal.search_weight(text, text) is 'A weight of search in a release; null if it has none.';
-
 create or replace function internal.is_one_typo(one text, other text) returns boolean
 language sql immutable parallel safe
 as $$
@@ -109,6 +101,24 @@ $$;
 comment on function internal.correct(text, text[]) is
 'What a word of three letters or more is read as, if no product (or one alone) has it: the most frequent word one typo away, one with the same first letter before others.';
 
+create or replace function internal.query_tokens(of_release text, query text, out tokens text[], out corrections jsonb)
+language plpgsql stable
+set search_path to pg_catalog, pg_temp
+as $$
+declare
+    v_written text[] := (internal.written(left(coalesce(query, ''), 512)))[1:64];
+begin
+    corrections := internal.correct(of_release, v_written);
+    tokens := array(
+        select coalesce(corrections ->> u.word, internal.stem(u.word))
+        from unnest(v_written) with ordinality as u (word, place)
+        order by u.place
+    );
+end
+$$;
+comment on function internal.query_tokens(text, text) is
+'The words of a query as they are looked up, in order: corrected, else stemmed; and what was corrected. The first 512 characters and 64 words are read.';
+
 create or replace function internal.read_query(of_release text, query text)
 returns table (
     vector halfvec, lexical sparsevec, families text[], family_features sparsevec[],
@@ -118,19 +128,13 @@ language plpgsql stable rows 1
 set search_path to pg_catalog, public, pg_temp
 as $$
 declare
-    v_written text[] := (internal.written(left(coalesce(query, ''), 512)))[1:64];
     v_tokens text[];
-    v_unknown double precision := internal.search_weight(of_release, 'search_unknown_idf');
+    v_unknown double precision := internal.weight(of_release, 'search_unknown_idf', null);
     v_words text[];
     v_pairs text[];
     v_grams text[];
 begin
-    corrections := internal.correct(of_release, v_written);
-    v_tokens := array(
-        select coalesce(corrections ->> u.word, internal.stem(u.word))
-        from unnest(v_written) with ordinality as u (word, place)
-        order by u.place
-    );
+    select t.tokens, t.corrections into v_tokens, corrections from internal.query_tokens(of_release, query) as t;
     v_words := internal.word_terms(v_tokens);
     v_pairs := internal.pair_terms(v_tokens);
     v_grams := internal.gram_terms(v_tokens);
@@ -221,13 +225,7 @@ language plpgsql stable
 set search_path to pg_catalog, public, pg_temp
 as $$
 declare
-    v_written text[] := (internal.written(left(coalesce(query, ''), 512)))[1:64];
-    v_corrections jsonb := internal.correct(of_release, v_written);
-    v_tokens text[] := array(
-        select coalesce(v_corrections ->> u.word, internal.stem(u.word))
-        from unnest(v_written) with ordinality as u (word, place)
-        order by u.place
-    );
+    v_tokens text[] := (internal.query_tokens(of_release, query)).tokens;
 begin
     return (
         select l2_normalize(sum(t.vec))
@@ -257,8 +255,8 @@ declare
         select internal.stem(u.word) from unnest(internal.written(left(coalesce(description, ''), 20000))) as u (word)
     );
     v_name text[] := v_title || array(select b.token from unnest(v_brand) as b (token) where b.token <> all(v_title));
-    v_length double precision := coalesce(internal.search_weight(of_release, 'search_gram_length'), 1);
-    v_unknown double precision := internal.search_weight(of_release, 'search_unknown_idf');
+    v_length double precision := internal.weight(of_release, 'search_gram_length', 1);
+    v_unknown double precision := internal.weight(of_release, 'search_unknown_idf', null);
 begin
     with held as (
         select w.term, 1.0 as weight from unnest(internal.word_terms(v_title || v_brand)) as w (term)

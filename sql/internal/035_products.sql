@@ -96,7 +96,7 @@ begin
     insert into serving.term (release_id, term, term_no, documents, idf, item_nos, weights)
     select
         into_release, w.term, internal.unknown_term_no(w.term), 1,
-        internal.search_weight(into_release, 'search_unknown_idf'), array[number], array[1]
+        internal.weight(into_release, 'search_unknown_idf', null), array[number], array[1]
     from unnest(v_terms) as w (term)
     on conflict do nothing;
 end

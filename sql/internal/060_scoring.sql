@@ -7,7 +7,7 @@ as $$
     select case when place <= 3 then 50 else 20 end;
 $$;
 comment on function internal.neighbours(bigint) is
-'How many neighbours the n-th last product of a history speaks for: ml.recommender.fusion.NEIGHBOURS.';
+'How many neighbours the n-th last product of a history speaks for: ml.recommender.fusion.REACH.';
 
 create or replace function internal.sources(of_release text, history integer[])
 returns table (kind text, src integer, decay double precision, dst integer[], val real[])

@@ -195,7 +195,7 @@ as $$
 begin
     return query
     with listed as materialized (
-        select l.rank, l.item_no, l.score, l.contributions, count(*) over () as found
+        select l.rank, l.item_no, l.score, l.contributions
         from internal.recommend_items(
             of_release, of_user, history, seen, disliked, k, filters, diversity, exploration, max_per_category
         ) as l
@@ -208,7 +208,9 @@ begin
     ),
     told as (
         select
+            l.rank,
             l.item_no,
+            l.score,
             jsonb_agg(
                 jsonb_build_object('term', t.term, 'contribution', t.val, 'because', coalesce(s.items, '[]'))
                 order by abs(t.val) desc, t.place
@@ -217,30 +219,40 @@ begin
         cross join lateral unnest(internal.terms(), l.contributions) with ordinality as t (term, val, place)
         left join spoken as s on s.item_no = l.item_no and s.kind = t.term
         where t.val <> 0 or t.term = 'popularity'
-        group by l.item_no
+        group by l.rank, l.item_no, l.score
     )
-    select
-        l.rank,
-        i.item_id,
-        i.title,
-        i.description,
-        l.score,
-        exp(greatest(l.score - first.score, -500)) / sum(exp(greatest(l.score - first.score, -500))) over (),
-        t.reasons,
+    select p.*
+    from internal.present(
         of_release,
-        case when l.found < k then
-            format('only %s products match and are new to the shopper', l.found)
-            || case when max_per_category is null then '' else format(', at most %s of a category', max_per_category) end
-        end,
-        null::uuid
-    from listed as l
-    inner join serving.item as i on i.release_id = of_release and i.item_no = l.item_no
-    inner join told as t on t.item_no = l.item_no
-    inner join listed as first on first.rank = 1
-    order by l.rank;
+        array(select row(t.item_no, t.score, t.reasons)::internal.scored from told as t order by t.rank),
+        k,
+        'only %s products match and are new to the shopper'
+        || case when max_per_category is null then '' else format(', at most %s of a category', max_per_category) end
+    ) as p;
 end
 $$;
 comment on function internal.recommend_rows(
     text, text, integer[], integer[], integer[], integer, jsonb, double precision, double precision, integer
 ) is
 'A shopper''s list with texts and reasons, as api.recommend returns it.';
+
+create or replace function internal.popular_rows(of_release text, seen integer[], k integer, filters jsonb, note text)
+returns setof api.list_row
+language sql stable rows 10
+set search_path to pg_catalog, pg_temp
+as $$
+    select p.*
+    from internal.present(
+        of_release,
+        array(
+            select row(l.item_no, l.score, jsonb_build_array(jsonb_build_object(
+                'term', 'popularity', 'contribution', l.score, 'note', note
+            )))::internal.scored
+            from internal.recommend_items(of_release, null, '{}', seen, '{}', k, filters, 0, 0, null) as l
+            order by l.rank
+        ),
+        k, 'only %s products match and are new to the shopper'
+    ) as p;
+$$;
+comment on function internal.popular_rows(text, integer[], integer, jsonb, text) is
+'What is popular and not in `seen`, where nothing better is known; the note of each reason says why.';

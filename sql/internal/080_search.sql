@@ -18,18 +18,14 @@ declare
     v_interest halfvec;
     v_semantic double precision := internal.weight(of_release, 'search_semantic', 1);
     v_personal double precision := internal.weight(of_release, 'search_personal', 0);
-    v_tau double precision := internal.weight(of_release, 'interest_temperature', 1);
 begin
     select r.* into v_read from internal.read_query(of_release, query) as r;
     if v_read.vector is null and coalesce(cardinality(v_read.matched), 0) = 0 then
         return query
-        select
-            r.rank, r.item_id, r.title, r.description, r.score, r.interest_weight,
-            jsonb_build_array(jsonb_build_object(
-                'term', 'popularity', 'contribution', r.score, 'note', 'no word of the query is known: these are popular'
-            )),
-            r.release_id, r.fewer_because, r.request_id
-        from internal.recommend_rows(of_release, null, '{}', '{}', '{}', k, filters, 0, 0, null) as r;
+        select p.*
+        from internal.popular_rows(
+            of_release, '{}', k, filters, 'no word of the query is known: these are popular'
+        ) as p;
         return;
     end if;
     if filters <> '{}' then
@@ -66,15 +62,13 @@ begin
         )
     ),
     best as (
-        select t.*, count(*) over () as found
-        from terms as t
-        order by t.lexical + t.semantic + t.personal desc, t.item_no
-        limit k
+        select t.* from terms as t order by t.lexical + t.semantic + t.personal desc, t.item_no limit k
     ),
     -- A score is what its reasons sum to; the lexical vector as a whole is rounded otherwise than its parts.
     told as (
         select
-            i.item_id, i.title, i.description, b.found, b.item_no, f.lexical + b.semantic + b.personal as score,
+            b.item_no,
+            f.lexical + b.semantic + b.personal as score,
             f.reasons
             || jsonb_build_object('term', 'semantic', 'contribution', b.semantic, 'known', v_read.vector is not null)
             || case
@@ -96,19 +90,12 @@ begin
             ) as u
         ) as f
     )
-    select
-        (row_number() over (order by t.score desc, t.item_no))::integer,
-        t.item_id,
-        t.title,
-        t.description,
-        t.score,
-        exp(greatest((t.score - t.highest) / v_tau, -500)) / sum(exp(greatest((t.score - t.highest) / v_tau, -500))) over (),
-        t.reasons,
+    select p.*
+    from internal.present(
         of_release,
-        case when t.found < k then format('only %s products match', t.found) end,
-        null::uuid
-    from (select x.*, max(x.score) over () as highest from told as x) as t
-    order by t.score desc, t.item_no;
+        array(select row(t.item_no, t.score, t.reasons)::internal.scored from told as t order by t.score desc, t.item_no),
+        k, 'only %s products match', internal.weight(of_release, 'interest_temperature', 1)
+    ) as p;
 end
 $$;
 comment on function internal.search_rows(text, text, text, text, integer, jsonb) is

@@ -24,27 +24,26 @@ set search_path to pg_catalog, public, pg_temp
 as $$
 declare
     v_number integer := internal.item_number(of_release, to_item);
-    v_item serving.item;
+    v_vector halfvec;
+    v_terms text[];
 begin
-    select i.* into v_item from serving.item as i where i.release_id = of_release and i.item_no = v_number;
+    select i.text_vector, i.key_terms into v_vector, v_terms
+    from serving.item as i where i.release_id = of_release and i.item_no = v_number;
     return query
-    select
-        (row_number() over (order by n.score desc, n.item_no))::integer,
-        i.item_id,
-        i.title,
-        i.description,
-        n.score,
-        exp(n.score) / sum(exp(n.score)) over (),
-        jsonb_build_array(jsonb_build_object(
-            'term', 'text', 'contribution', n.score,
-            'shared_terms', array(select unnest(i.key_terms) intersect select unnest(v_item.key_terms))
-        )),
+    select p.*
+    from internal.present(
         of_release,
-        case when count(*) over () < k then format('only %s other products match', count(*) over ()) end,
-        null::uuid
-    from internal.nearest(of_release, v_item.text_vector, array[v_number], k, filters) as n
-    inner join serving.item as i on i.release_id = of_release and i.item_no = n.item_no
-    order by n.score desc, n.item_no;
+        array(
+            select row(n.item_no, n.score, jsonb_build_array(jsonb_build_object(
+                'term', 'text', 'contribution', n.score,
+                'shared_terms', array(select unnest(i.key_terms) intersect select unnest(v_terms))
+            )))::internal.scored
+            from internal.nearest(of_release, v_vector, array[v_number], k, filters) as n
+            inner join serving.item as i on i.release_id = of_release and i.item_no = n.item_no
+            order by n.score desc, n.item_no
+        ),
+        k, 'only %s other products match'
+    ) as p;
 end
 $$;
 comment on function internal.similar_rows(text, text, integer, jsonb) is 'Products that mean nearly the same, as api.similar returns them.';
@@ -80,20 +79,18 @@ begin
             k - (select count(*) from together)::integer, filters
         ) as n
     )
-    select
-        (row_number() over (order by f.score desc, f.item_no))::integer,
-        i.item_id,
-        i.title,
-        i.description,
-        f.score,
-        exp(f.score) / sum(exp(f.score)) over (),
-        jsonb_build_array(jsonb_build_object('term', f.term, 'contribution', f.score)),
+    select p.*
+    from internal.present(
         of_release,
-        case when count(*) over () < k then format('only %s other products match', count(*) over ()) end,
-        null::uuid
-    from filled as f
-    inner join serving.item as i on i.release_id = of_release and i.item_no = f.item_no
-    order by f.score desc, f.item_no;
+        array(
+            select row(
+                f.item_no, f.score, jsonb_build_array(jsonb_build_object('term', f.term, 'contribution', f.score))
+            )::internal.scored
+            from filled as f
+            order by f.score desc, f.item_no
+        ),
+        k, 'only %s other products match'
+    ) as p;
 end
 $$;
 comment on function internal.also_bought_rows(text, text, integer, jsonb) is
@@ -160,36 +157,31 @@ begin
         )
     ),
     best as (
-        select
-            c.*, c.recent + c.usual + c.popularity as score, i.item_id, i.title, i.description,
-            count(*) over () as found
+        select c.*, c.recent + c.usual + c.popularity as score
         from candidates as c
         inner join serving.item as i on i.release_id = of_release and i.item_no = c.item_no
         where i.is_available and internal.matches(filters, i.brand, i.categories, i.price, i.lang, i.attributes)
         order by c.recent + c.usual + c.popularity desc, c.item_no
         limit k
     )
-    select
-        (row_number() over (order by b.score desc, b.item_no))::integer,
-        b.item_id,
-        b.title,
-        b.description,
-        b.score,
-        exp(greatest(b.score - b.highest, -500)) / sum(exp(greatest(b.score - b.highest, -500))) over (),
-        case
-            when b.recent > 0 then jsonb_build_array(
-                jsonb_build_object('term', 'recent', 'contribution', b.recent),
-                jsonb_build_object('term', 'usual', 'contribution', b.usual)
-            )
-            else jsonb_build_array(jsonb_build_object(
-                'term', 'popularity', 'contribution', b.popularity, 'note', 'nothing happened to it in the period'
-            ))
-        end,
+    select p.*
+    from internal.present(
         of_release,
-        case when b.found < k then format('only %s products match', b.found) end,
-        null::uuid
-    from (select x.*, max(x.score) over () as highest from best as x) as b
-    order by b.score desc, b.item_no;
+        array(
+            select row(b.item_no, b.score, case
+                when b.recent > 0 then jsonb_build_array(
+                    jsonb_build_object('term', 'recent', 'contribution', b.recent),
+                    jsonb_build_object('term', 'usual', 'contribution', b.usual)
+                )
+                else jsonb_build_array(jsonb_build_object(
+                    'term', 'popularity', 'contribution', b.popularity, 'note', 'nothing happened to it in the period'
+                ))
+            end)::internal.scored
+            from best as b
+            order by b.score desc, b.item_no
+        ),
+        k, 'only %s products match'
+    ) as p;
 end
 $$;
 comment on function internal.trending_rows(text, text, integer, interval, jsonb) is
@@ -206,54 +198,44 @@ declare
     v_praise halfvec;
     v_complaint halfvec;
     v_seen integer[];
-    v_wish halfvec;
+    v_nothing vector := array_fill(0::real, array[384]);
 begin
     select p.praise, p.complaint into v_praise, v_complaint
     from serving.user_profile as p where p.release_id = of_release and p.user_key = of_user;
     select s.seen into v_seen from internal.shopper(of_shop, of_release, of_user) as s;
     if v_praise is null and v_complaint is null then
         return query
-        select
-            r.rank, r.item_id, r.title, r.description, r.score, r.interest_weight,
-            jsonb_build_array(jsonb_build_object(
-                'term', 'popularity', 'contribution', r.score, 'note', 'the shopper has written no review: these are popular'
-            )),
-            r.release_id, r.fewer_because, r.request_id
-        from internal.recommend_rows(of_release, null, '{}', v_seen, '{}', k, filters, 0, 0, null) as r;
+        select p.*
+        from internal.popular_rows(
+            of_release, v_seen, k, filters, 'the shopper has written no review: these are popular'
+        ) as p;
         return;
     end if;
-    v_wish := case
-        when v_complaint is null then v_praise
-        when v_praise is null then (array_fill(0::real, array[384])::vector - v_complaint::vector)::halfvec
-        else (v_praise::vector - v_complaint::vector)::halfvec
-    end;
     return query
-    select
-        (row_number() over (order by b.score desc, b.item_no))::integer,
-        b.item_id,
-        b.title,
-        b.description,
-        b.score,
-        exp(b.score) / sum(exp(b.score)) over (),
-        jsonb_build_array(
-            jsonb_build_object('term', 'praised', 'contribution', b.praised),
-            jsonb_build_object('term', 'complained', 'contribution', b.complained)
-        ),
+    with agreed as (
+        select
+            i.item_no,
+            coalesce(-(i.text_vector <#> v_praise), 0) as praised,
+            coalesce(i.text_vector <#> v_complaint, 0) as complained
+        from internal.nearest(
+            of_release, (coalesce(v_praise::vector, v_nothing) - coalesce(v_complaint::vector, v_nothing))::halfvec,
+            v_seen, k, filters
+        ) as n
+        inner join serving.item as i on i.release_id = of_release and i.item_no = n.item_no
+    )
+    select p.*
+    from internal.present(
         of_release,
-        case when b.found < k then format('only %s products match and are new to the shopper', b.found) end,
-        null::uuid
-    from (
-        select w.*, w.praised + w.complained as score
-        from (
-            select
-                i.item_no, i.item_id, i.title, i.description, count(*) over () as found,
-                coalesce(-(i.text_vector <#> v_praise), 0) as praised,
-                coalesce(i.text_vector <#> v_complaint, 0) as complained
-            from internal.nearest(of_release, v_wish, v_seen, k, filters) as n
-            inner join serving.item as i on i.release_id = of_release and i.item_no = n.item_no
-        ) as w
-    ) as b
-    order by b.score desc, b.item_no;
+        array(
+            select row(a.item_no, a.praised + a.complained, jsonb_build_array(
+                jsonb_build_object('term', 'praised', 'contribution', a.praised),
+                jsonb_build_object('term', 'complained', 'contribution', a.complained)
+            ))::internal.scored
+            from agreed as a
+            order by a.praised + a.complained desc, a.item_no
+        ),
+        k, 'only %s products match and are new to the shopper'
+    ) as p;
 end
 $$;
 comment on function internal.described_rows(text, text, text, integer, jsonb) is

@@ -197,6 +197,10 @@ create table ops.serving_setting (
 comment on table ops.serving_setting is 'How a shop is served; a shop without a row has the defaults.';
 comment on column ops.serving_setting.impression_share is 'Share of served lists that are logged.';
 
+create schema if not exists internal;
+create type internal.scored as (item_no integer, score double precision, reasons jsonb);
+comment on type internal.scored is 'A product of a list, before it has its texts: internal.present makes a row of the api of it.';
+
 create schema if not exists api;
 create type api.list_row as (
     rank integer, item_id text, title text, description text, score double precision, interest_weight double precision,
