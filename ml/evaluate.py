@@ -82,6 +82,13 @@ def gains(positions: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([hit, hit / np.log2(positions + 2)], axis=1)
 
 
+def intervals(values: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
+    """Return the 95 % bootstrap intervals of the means of (n, m) values, shape (2, m); nan is left out."""
+    chance = np.random.default_rng(seed)
+    means = [np.nanmean(values[chance.integers(len(values), size=len(values))], axis=0) for _ in range(RESAMPLES)]
+    return np.quantile(np.stack(means), [0.025, 0.975], axis=0)
+
+
 def evaluate(
     catalogue: Catalogue, sequences: Sequence[Sequence[int]], data: str, seed: int = 0, arms: Sequence[str] = ()
 ) -> Report:
@@ -131,9 +138,7 @@ def _measure(arm: _Arm, split: Split, seed: int) -> Report:
     test_histories = [[*items, item] for items, item in zip(split.train, split.validation, strict=True)]
     validation = gains(ranks(arm.validation, split.train, split.validation))
     test = gains(ranks(arm.test, test_histories, split.test))
-    chance = np.random.default_rng(seed)
-    means = np.stack([test[chance.integers(len(test), size=len(test))].mean(axis=0) for _ in range(RESAMPLES)])
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    low, high = intervals(test, seed)
     return {
         "validation": _named(validation.mean(axis=0)),
         "test": _named(test.mean(axis=0)),

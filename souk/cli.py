@@ -105,7 +105,8 @@ def _demo(settings: Settings, options: argparse.Namespace) -> None:
 
 def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
     if options.search:
-        from souk.search_evaluation import evaluate_search, open_collection
+        from souk.search_collections import open_collection
+        from souk.search_evaluation import evaluate_search
 
         collection = open_collection(options.judgements, options.test_judgements, options.source)
         print(evaluate_search(settings, collection, options.json))

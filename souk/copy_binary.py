@@ -131,6 +131,7 @@ def text_array(column: pa.ListArray) -> Parts:
     return _array(column.offsets.to_numpy(), "text", data, ends)
 
 
+# By the name of the type in pg_type.
 ENCODERS: dict[str, Callable[[pa.Array], Parts]] = {
     "int4": int4,
     "float4": float4,
@@ -141,9 +142,9 @@ ENCODERS: dict[str, Callable[[pa.Array], Parts]] = {
     "numeric": numeric,
     "halfvec": halfvec,
     "vector": vector,
-    "int4[]": int4_array,
-    "float4[]": float4_array,
-    "text[]": text_array,
+    "_int4": int4_array,
+    "_float4": float4_array,
+    "_text": text_array,
 }
 
 

@@ -10,23 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
-from ml.encoder import load_encoder, locate
+from ml.encoder import load_encoder
 from ml.evaluate import evaluate as measure
 from ml.recommender import Catalogue, fit, score
 from ml.recommender.fusion import recent
 from ml.search import Document, build_index
 from ml.text import detect_language, key_terms, lexical_terms, passage
-from souk import release
 from souk.artefacts import Shopper, write_release
 from souk.errors import SoukError
-from souk.postgres import connect, connect_server, create_database
+from souk.postgres import connect
 from souk.settings import Settings
 from souk.sources import Dataset
 from souk.sources.amazon import open_sequences
-from sql.migrate import migrate
+from souk.trial import encode_texts, publish_trial
 
 log = logging.getLogger(__name__)
 DATABASE = "souk_evaluation"
@@ -72,16 +69,7 @@ def evaluate(settings: Settings, items: Path, sequences: Path, sample: int, targ
 def _catalogue(settings: Settings, products: list[dict[str, object]]) -> Catalogue:
     """Return the items with their vectors, which are kept for the next evaluation of the same texts."""
     texts = [passage(*product_fields(product)) for product in products]
-    _, encoder_id = locate(settings.encoder, settings.models)
-    name = hashlib.sha256(json.dumps([encoder_id, settings.encoder_max_tokens, texts]).encode()).hexdigest()[:20]
-    cache = settings.lake / "evaluation" / f"{name}.npy"
-    if cache.exists():
-        vectors = np.load(cache)
-    else:
-        log.info("encoding %s texts", f"{len(texts):,}")
-        vectors = load_encoder(settings.encoder, settings.models).encode_passages(texts, settings.encoder_max_tokens)
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        np.save(cache, vectors)
+    vectors = encode_texts(settings, load_encoder(settings.encoder, settings.models), texts)
     return Catalogue([str(row["item_id"]) for row in products], [lexical_terms(text) for text in texts], vectors)
 
 
@@ -145,11 +133,7 @@ def _through_sql(
     folder = settings.lake / "evaluation" / "release"
     index = build_index(documents, catalogue.vectors, encoder.encode_queries)
     write_release(folder, dataset, items, catalogue, model, index, shoppers)
-    dsn = _fresh_database(settings)
-    entry = release.Release("evaluation", dataset, "evaluation", None, settings.encoder, False, False)
-    release.load(dsn, entry, folder, sum(map(len, histories.values())))
-    release.mark_audited(dsn, entry.release_id)
-    release.publish(dsn, entry.release_id)
+    dsn = publish_trial(settings, DATABASE, dataset, folder, sum(map(len, histories.values())))
     chosen = np.random.default_rng(0).choice(sorted(users), min(sample, len(users)), replace=False)
     worst, same = 0.0, 0
     with closing(connect(dsn)) as connection:
@@ -169,16 +153,6 @@ def _through_sql(
             "Compare sql/internal/060_scoring.sql with ml/recommender/fusion.py.",
         )
     return {"users": len(chosen), "largest_difference": worst}
-
-
-def _fresh_database(settings: Settings) -> str:
-    server = connect_server(settings)
-    with closing(connect(server, autocommit=True)) as connection:
-        connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(DATABASE)))
-    create_database(server, DATABASE)
-    dsn = make_conninfo(server, dbname=DATABASE)
-    migrate(dsn)
-    return dsn
 
 
 def _table(report: dict[str, Any]) -> str:

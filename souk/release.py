@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,49 +27,6 @@ from souk.postgres import connect
 log = logging.getLogger(__name__)
 Connection = psycopg.Connection[Any]
 
-# The columns of each table behind the release, as they are copied.
-COLUMNS = {
-    "item": {
-        "item_no": "int4",
-        "item_id": "text",
-        "title": "text",
-        "description": "text",
-        "brand": "text",
-        "categories": "text[]",
-        "price": "numeric",
-        "attributes": "jsonb",
-        "lang": "text",
-        "key_terms": "text[]",
-        "popularity": "float4",
-        "text_vector": "halfvec",
-        "lexical": "sparsevec",
-    },
-    "popularity": {"first_nos": "int4[]", "vals": "float4[]"},
-    "edge": {"src": "int4", "kind": "text", "dst": "int4[]", "val": "float4[]"},
-    "weight": {"term": "text", "min_history": "int4", "val": "float8"},
-    "term": {
-        "term": "text",
-        "term_no": "int4",
-        "documents": "int4",
-        "idf": "float4",
-        "item_nos": "int4[]",
-        "weights": "float4[]",
-        "vec": "halfvec",
-    },
-    "spelling": {"variant": "text", "terms": "text[]"},
-    "category": {"input": "text", "category": "text", "bias": "float4", "vec": "vector"},
-    "item_day": {"day": "date", "item_no": "int4", "events": "int4"},
-    "user_profile": {
-        "shop": "text",
-        "user_key": "text",
-        "history": "int4[]",
-        "seen": "int4[]",
-        "disliked": "int4[]",
-        "praise": "halfvec",
-        "complaint": "halfvec",
-        "profile": "jsonb",
-    },
-}
 INDEXES = {
     "item": [
         "index on {} using hnsw (text_vector halfvec_cosine_ops) with (m = 16, ef_construction = 64)",
@@ -233,19 +190,30 @@ def _load_table(connection: Connection, table: str, release_id: str, folder: Pat
 
 
 def _copy(connection: Connection, part: sql.Identifier, table: str, release_id: str, folder: Path) -> int:
-    columns = ["release_id", *COLUMNS[table]]
+    columns = _columns(connection, table)
     # Frozen: the table is new, and pages that all may see are read from the index alone.
-    statement = sql.SQL("copy {} ({}) from stdin (format binary, freeze)").format(
+    statement = sql.SQL("copy {} (release_id, {}) from stdin (format binary, freeze)").format(
         part, sql.SQL(", ").join(map(sql.Identifier, columns))
     )
     count = 0
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(copy_binary.SIGNATURE)
         for batch in _batches(folder / f"{table}.parquet", SCHEMAS[table]):
-            copy.write(copy_binary.encode(release_id, list(_fields(table, batch))))
+            copy.write(copy_binary.encode(release_id, list(_fields(columns, batch))))
             count += len(batch)
         copy.write(copy_binary.TRAILER)
     return count
+
+
+def _columns(connection: Connection, table: str) -> dict[str, str]:
+    """Return the columns of a table that its file fills, with their types; a sparse vector is two columns there."""
+    names = [name.removesuffix("_positions") for name in SCHEMAS[table].names]
+    rows = connection.execute(
+        "select a.attname, t.typname from pg_attribute as a inner join pg_type as t on t.oid = a.atttypid"
+        " where a.attrelid = %s::regclass and a.attname = any(%s) order by a.attnum",
+        [f"serving.{table}", names],
+    ).fetchall()
+    return {str(name): str(type_name) for name, type_name in rows}
 
 
 def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -254,8 +222,8 @@ def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
             yield batch.cast(schema)
 
 
-def _fields(table: str, batch: pa.RecordBatch) -> Iterator[copy_binary.Parts]:
-    for name, type_name in COLUMNS[table].items():
+def _fields(columns: Mapping[str, str], batch: pa.RecordBatch) -> Iterator[copy_binary.Parts]:
+    for name, type_name in columns.items():
         if type_name == "sparsevec":
             positions, values = batch.column(f"{name}_positions"), batch.column(f"{name}_values")
             yield copy_binary.sparsevec(positions, values, LEXICAL_DIMENSION)

@@ -18,7 +18,6 @@ from ml.search.query import Judged
 
 METRICS = ("recall@10", "recall@50", "ndcg@10", "pairwise")
 DEPTH = 50
-RESAMPLES = 1000
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 Floats = NDArray[np.float64]
@@ -61,13 +60,6 @@ def measures(query: Judged, ranking: Ranking) -> list[float]:
         float(gains @ discount / (ideal @ discount)) if ideal.any() else np.nan,
         float(ordered[better].mean()) if better.any() else np.nan,
     ]
-
-
-def intervals(values: Floats, seed: int = 0) -> Floats:
-    """Return the 95 % bootstrap intervals of the means of (queries, m) values, shape (2, m); nan is left out."""
-    chance = np.random.default_rng(seed)
-    means = [np.nanmean(values[chance.integers(len(values), size=len(values))], axis=0) for _ in range(RESAMPLES)]
-    return np.quantile(np.stack(means), [0.025, 0.975], axis=0)
 
 
 def rank(scores: NDArray[np.floating], query: Judged) -> Ranking:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from ml.search.fusion import RELEVANT
-from souk import cli, search_evaluation
+from souk import cli, search_collections, search_evaluation
 from souk.errors import SoukError
 from souk.settings import Settings
 from souk.sources.demo_shop import open_demo_shop
@@ -52,7 +52,7 @@ def judgements(tmp_path):
 
 class TestReading:
     def test_a_query_is_in_one_split_only(self, judgements):
-        collection = search_evaluation.read_judgements(judgements)
+        collection = search_collections.read_judgements(judgements)
         taught, validation, test = (
             {query.query for query in queries}
             for queries in (collection.taught, collection.validation, collection.test)
@@ -66,7 +66,7 @@ class TestReading:
     def test_a_test_file_of_its_own_tests_alone(self, judgements, tmp_path):
         other = tmp_path / "other.csv.gz"
         write(other, range(10))
-        collection = search_evaluation.read_judgements(judgements, other)
+        collection = search_collections.read_judgements(judgements, other)
         assert len(collection.test) == 10
         assert not {query.query for query in collection.taught} & {query.query for query in collection.test}
         assert len(collection.taught) == 54
@@ -76,10 +76,10 @@ class TestReading:
         path = tmp_path / "bad.csv"
         path.write_bytes(content)
         with pytest.raises(SoukError, match=r"bad\.csv"):
-            search_evaluation.read_judgements(path)
+            search_collections.read_judgements(path)
 
     def test_the_demo_shop_is_measured_by_what_was_meant(self):
-        collection = search_evaluation.read_demo_shop(open_demo_shop(0.05, 0))
+        collection = search_collections.read_demo_shop(open_demo_shop(0.05, 0))
         assert "generated" in collection.name
         assert collection.taught
         assert collection.test
@@ -92,7 +92,7 @@ class TestReading:
 def test_figures_through_sql(server, template, judgements, tmp_path, monkeypatch):
     monkeypatch.setattr(search_evaluation, "load_encoder", lambda *_: PlantedEncoder())
     settings = replace(Settings.from_env({}), home=tmp_path / "home", database_url=server.dsn("postgres"))
-    collection = search_evaluation.read_judgements(judgements)
+    collection = search_collections.read_judgements(judgements)
     target = tmp_path / "figures.json"
     table = search_evaluation.evaluate_search(settings, collection, target)
     report = json.loads(target.read_text())

@@ -1,0 +1,105 @@
+"""Diseases of files: each is named by the gate that looks at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.sql.gates.sound import ITEMS, RELEASE, SHOP, red, vectors, write_lists
+
+
+def poison(lake: Path, table: str, column: str, value: list[float]) -> None:
+    """Put a list in place of the first one of a file."""
+    path = lake / SHOP / "releases" / RELEASE / f"{table}.parquet"
+    columns = pq.read_table(path).to_pydict()
+    columns[column][0] = value
+    write_lists(path, columns)
+
+
+def not_finite(vector: np.ndarray) -> np.ndarray:
+    return np.where(np.arange(vector.size) == 7, np.nan, vector).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("poison", "fault"),
+    [
+        (not_finite, "1 of 20 vectors are not finite"),
+        (lambda vector: vector * 0, "1 of 20 vectors are not of unit length"),
+        (lambda vector: vector * np.float32(3e38) * 2, "1 of 20 vectors are not"),
+        (lambda vector: vector[:100], "1 of 20 vectors do not have 384 dimensions"),
+    ],
+)
+def test_a_poisoned_vector_is_named(
+    database: str, lake: Path, poison: Callable[[np.ndarray], np.ndarray], fault: str
+) -> None:
+    poisoned = [np.asarray(vector, np.float32) for vector in vectors()["vector"].to_pylist()]
+    with np.errstate(over="ignore", invalid="ignore"):
+        poisoned[3] = poison(poisoned[3])
+    table = pa.table({"item_id": ITEMS, "vector": pa.array(poisoned, pa.list_(pa.float32()))})
+    pq.write_table(table, lake / SHOP / "vectors" / "part-0.parquet")
+    assert fault in red(database, lake, "encoded")
+
+
+def test_a_foreign_and_a_repeated_item_are_counted(database: str, lake: Path) -> None:
+    pq.write_table(vectors(item_id=[*ITEMS[:-2], "stranger", ITEMS[0]]), lake / SHOP / "vectors" / "part-0.parquet")
+    verdict = red(database, lake, "encoded")
+    assert "and 1 more fault" in verdict
+    assert "stranger" not in verdict
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "fault"),
+    [
+        ("val", [0.5, float("nan")], "have a value that is not finite"),
+        ("val", [0.5, float("inf")], "have a value that is not finite"),
+        ("val", [0.5, 0.0], "have a value that is not positive"),
+        ("dst", [1, 20], "name an unknown item"),
+        ("dst", [1, -1], "name an unknown item"),
+        ("dst", [1, 1], "name an item twice"),
+        ("dst", [1, 0], "lead back to where they start"),
+    ],
+)
+def test_a_poisoned_edge_is_named(database: str, lake: Path, column: str, value: list[float], fault: str) -> None:
+    poison(lake, "edge", column, value)
+    assert f"1 of 19 neighbour lists {fault}" in red(database, lake, "trained")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "fault"),
+    [
+        ("item_nos", [3, 20], "name an unknown item"),
+        ("weights", [0.7, float("nan")], "have a value that is not finite"),
+    ],
+)
+def test_a_poisoned_term_is_named(database: str, lake: Path, column: str, value: list[float], fault: str) -> None:
+    poison(lake, "term", column, value)
+    assert f"1 of 2 terms {fault}" in red(database, lake, "trained")
+
+
+def test_a_neighbour_without_a_value_is_red(database: str, lake: Path) -> None:
+    poison(lake, "edge", "val", [0.5])
+    assert "the gate trained did not evaluate (ValueError)" in red(database, lake, "trained")
+
+
+def test_an_empty_list_of_neighbours_is_named(database: str, lake: Path) -> None:
+    poison(lake, "edge", "dst", [])
+    poison(lake, "edge", "val", [])
+    assert "1 of 19 neighbour lists are empty" in red(database, lake, "trained")
+
+
+def test_items_without_words_are_named(database: str, lake: Path) -> None:
+    path = lake / SHOP / "releases" / RELEASE / "item.parquet"
+    items = pq.read_table(path)
+    words = pa.array([[]] + [[0.5]] * 19, pa.list_(pa.float32()))
+    pq.write_table(items.set_column(items.schema.get_field_index("lexical_values"), "lexical_values", words), path)
+    assert "1 of 20 items have no words to be found by" in red(database, lake, "trained")
+
+
+def test_a_missing_file_is_red(database: str, lake: Path) -> None:
+    (lake / SHOP / "releases" / RELEASE / "edge.parquet").unlink()
+    assert red(database, lake, "trained") == "Blocked: the gate trained did not evaluate (FileNotFoundError)"

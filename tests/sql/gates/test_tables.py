@@ -1,0 +1,96 @@
+"""Diseases of tables: each is named by the gate that looks at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.sql.gates.sound import execute, red
+
+DISEASES = [
+    ("landed", "update raw.product set title = ' ' where item_id < 'i12'", "4 of 20 products have no title"),
+    ("landed", "update raw.product set price = -1 where item_id = 'i1'", "1 of 20 products have a negative price"),
+    ("landed", "delete from raw.event where item_id = 'i1'", "there are 57 events, but the manifest promises 60"),
+    ("landed", "update raw.event set event_at = '2999-01-01' where item_id = 'i1'", "3 of 60 events lie in the future"),
+    (
+        "landed",
+        "update raw.event set user_key = 'wang@example.com' where item_id = 'i1'",
+        "3 of 60 events carry a user id that is no pseudonym",
+    ),
+    ("profiles", "truncate marts.fct_interactions", "there are 0 interactions, but the manifest promises 60"),
+    ("profiles", "update marts.dim_items set item_id = 'i1' where item_id = 'i2'", "2 of 20 items share their id"),
+    (
+        "profiles",
+        "update marts.fct_interactions set item_id = 'x' where item_id = 'i1'",
+        "3 of 60 interactions are with",
+    ),
+    (
+        "profiles",
+        "update marts.dim_user_profiles set sentiment = 7",
+        "3 of 3 profiles have a sentiment outside -1 to 1",
+    ),
+    (
+        "candidate",
+        "update serving.item set text_vector = text_vector * text_vector - text_vector where item_no < 4",
+        "4 of 20 items have a vector that is not of unit length",
+    ),
+    (
+        "candidate",
+        "update serving.item set lexical = '{}/1000000000' where item_no = 3",
+        "1 of 20 items have no words to be found by",
+    ),
+    ("candidate", "update serving.item set item_no = 20 where item_no = 3", "1 of 20 items have a number beyond"),
+    (
+        "candidate",
+        "update serving.popularity set first_nos[1] = 1",
+        "1 of 1 lists of popularity disagree with the items",
+    ),
+    ("candidate", "update serving.popularity set vals[1] = 0.4", "1 of 1 lists of popularity disagree with the items"),
+    ("candidate", "update serving.item set popularity = 0 where item_no = 3", "1 of 1 lists of popularity disagree"),
+    (
+        "candidate",
+        "update serving.edge set val[2] = 'NaN' where src = 1",
+        "1 of 19 neighbour lists have a value that is not finite",
+    ),
+    (
+        "candidate",
+        "update serving.edge set val[2] = 0 where src = 1",
+        "1 of 19 neighbour lists have a value that is not positive",
+    ),
+    ("candidate", "update serving.edge set src = 20 where src = 1", "1 of 19 neighbour lists are of an unknown item"),
+    ("candidate", "update serving.edge set dst[2] = 20 where src = 1", "1 of 19 neighbour lists name an unknown item"),
+    ("candidate", "update serving.edge set dst[2] = -1 where src = 1", "1 of 19 neighbour lists name an unknown item"),
+    ("candidate", "update serving.edge set dst[2] = 2 where src = 1", "1 of 19 neighbour lists name an item twice"),
+    ("candidate", "update serving.edge set dst[2] = 1 where src = 1", "1 of 19 neighbour lists lead back to where"),
+    ("candidate", "update serving.edge set dst = '{}', val = '{}' where src = 1", "1 of 19 neighbour lists are empty"),
+    ("candidate", "update serving.weight set term = 'luck' where term = 'tfidf'", "the weights leave out a term"),
+    ("candidate", "update serving.term set item_nos[1] = 20 where term = 'tea'", "1 of 2 terms name an unknown item"),
+    ("candidate", "update serving.term set item_nos[1] = 1 where term = 'tea'", "1 of 2 terms name an item twice"),
+    (
+        "candidate",
+        "update serving.term set weights[1] = 'inf' where term = 'tea'",
+        "1 of 2 terms have a value that is not finite",
+    ),
+    ("candidate", "update serving.term set term_no = 1", "2 of 2 terms share their number"),
+    ("candidate", "update serving.term set idf = 'NaN' where term = 'tea'", "1 of 2 terms have an infinite weight"),
+    ("candidate", "update serving.spelling set terms = '{tea,coffee}'", "1 of 1 spellings lead to an unknown term"),
+    ("candidate", "update serving.category set bias = 'NaN'", "1 of 1 categories have a bias that is not finite"),
+    ("candidate", "update serving.item_day set item_no = 20", "1 of 1 days of items are of an unknown item"),
+    ("candidate", "update serving.user_profile set seen = '{1,20}'", "3 of 3 profiles name an unknown item"),
+    ("candidate", "update serving.user_profile set history = '{-1}'", "3 of 3 profiles name an unknown item"),
+    ("candidate", "update serving.user_profile set disliked = '{99}'", "3 of 3 profiles name an unknown item"),
+    (
+        "candidate",
+        "update serving.user_profile set history = array_fill(1, array[21])",
+        "3 of 3 profiles have more than 20 items of history",
+    ),
+    ("candidate", "update serving.user_profile set shop = 'other'", "3 of 3 profiles belong to another shop"),
+    ("candidate", "delete from serving.user_profile", "there are 0 profiles, but the manifest promises 3"),
+]
+
+
+@pytest.mark.parametrize(("gate", "disease", "fault"), DISEASES)
+def test_a_disease_in_a_table_is_named(sound: str, lake: Path, gate: str, disease: str, fault: str) -> None:
+    execute(sound, disease)
+    assert red(sound, lake, gate).startswith(f"Blocked: {fault}")
