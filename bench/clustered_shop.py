@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 
 from ml.recommender import Catalogue, Edges, Recommender
 from ml.recommender.category import Category
-from ml.recommender.fusion import TERMS
+from ml.recommender.fusion import HISTORY, TERMS
 from ml.search import Document
-from souk.artefacts import Shopper
+from souk.artefacts import SEQUENCE_DIMENSION, Shopper
 
 DIMENSION = 384
 DIRECTIONS, STEP, NOISE = 48, 1.2, 0.35
 NEIGHBOURS = {"encoder": 50, "tfidf": 50, "transition": 50, "cooccurrence": 30}
+# Of the sequence model: 1/τ, and how far whom a product suits is from what it says of a shopper.
+SHARPNESS, BLUR = 10, 0.5
 COMMON_WORDS, CLUSTER_WORDS = 3000, 40
 CHINESE_SHARE, NEW_SHARE = 0.3, 0.1
 # Three brands of known size, for filters that let this share through; the others share the rest.
@@ -185,9 +187,37 @@ class ClusteredShop:
             by_source = np.argsort(src, kind="stable")
             edges[kind] = Edges(src[by_source], dst[by_source], val[by_source])
         weights = {
-            (term, first): weight for term, weight in zip(TERMS, (1.2, 0.4, 0.6, 0.8), strict=True) for first in (1, 6)
+            (term, first): weight
+            for term, weight in zip(TERMS, (6.0, 1.2, 0.4, 0.6, 0.8), strict=True)
+            for first in (1, 6)
         }
-        return Recommender(self.item_ids, edges, self.popularity, weights, self.vectors)
+        inputs, outputs = self._sequence_model(rng)
+        places = 0.7 ** np.arange(HISTORY, dtype=np.float32)
+        return Recommender(
+            self.item_ids,
+            edges,
+            self.popularity,
+            weights,
+            self.vectors,
+            inputs,
+            outputs,
+            np.repeat(places[:, None], inputs.shape[1], axis=1),
+        )
+
+    def _sequence_model(self, rng: np.random.Generator) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+        """Return input and output vectors of the products: their texts' in fewer dimensions, blurred; bias by events."""
+        rotation, _ = np.linalg.qr(rng.standard_normal((DIMENSION, SEQUENCE_DIMENSION)))
+        inputs = np.empty((self.size, SEQUENCE_DIMENSION), np.float16)
+        outputs = np.empty((self.size, SEQUENCE_DIMENSION + 1), np.float16)
+        for first in range(0, self.size, 50_000):
+            rows = slice(first, first + 50_000)
+            mixed = self.vectors[rows].astype(np.float32) @ rotation.astype(np.float32)
+            mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
+            inputs[rows] = mixed
+            mixed += rng.standard_normal(mixed.shape, dtype=np.float32) * np.float32(BLUR / SEQUENCE_DIMENSION**0.5)
+            outputs[rows, :-1] = SHARPNESS * mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+            outputs[rows, -1] = self.popularity[rows] - 0.5
+        return inputs, outputs
 
     def catalogue(self) -> Catalogue:
         """Return the names of the products; training is not what is measured."""

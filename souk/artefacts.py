@@ -27,6 +27,7 @@ from ml.search import SearchIndex
 
 Row = TypeVar("Row")
 VECTOR_DIMENSION = 384
+SEQUENCE_DIMENSION = 128
 ROWS_PER_BLOCK = 50_000
 
 _VECTOR = pa.list_(pa.float32(), VECTOR_DIMENSION)
@@ -46,11 +47,15 @@ SCHEMAS = {
             ("key_terms", pa.list_(pa.string())),
             ("popularity", pa.float32()),
             ("text_vector", _HALF_VECTOR),
+            ("sequence_input", pa.list_(pa.float16(), SEQUENCE_DIMENSION)),
+            # The bias comes last.
+            ("sequence_output", pa.list_(pa.float16(), SEQUENCE_DIMENSION + 1)),
             # Positions count from 0: term_no - 1.
             ("lexical_positions", pa.list_(pa.int32())),
             ("lexical_values", pa.list_(pa.float32())),
         ]
     ),
+    "position_weight": pa.schema([("place", pa.int32()), ("vec", pa.list_(pa.float32(), SEQUENCE_DIMENSION))]),
     "popularity": pa.schema([("first_nos", pa.list_(pa.int32())), ("vals", pa.list_(pa.float32()))]),
     "edge": pa.schema(
         [
@@ -143,14 +148,23 @@ def write_release(
         Rows of each table.
 
     Raises:
-        ValueError: The encoder's vectors do not have the dimension of the table, or the parts differ in length.
+        ValueError: Vectors do not have the dimension of their column, or the parts differ in length.
     """
     dimension = recommender.text_vectors.shape[1]
     if dimension != VECTOR_DIMENSION:
         raise ValueError(f"the encoder gives {dimension} dimensions, but the release stores {VECTOR_DIMENSION}")
+    dimension = recommender.inputs.shape[1]
+    if dimension != SEQUENCE_DIMENSION:
+        raise ValueError(f"the sequence model has {dimension} dimensions, but the release stores {SEQUENCE_DIMENSION}")
     number = _numbers(recommender.popularity)
     blocks: dict[str, Iterable[Mapping[str, Any]]] = {
         "item": _items(items, catalogue.item_ids, number, recommender, index),
+        "position_weight": [
+            {
+                "place": np.arange(len(recommender.position_weights), dtype=np.int32),
+                "vec": _vectors(recommender.position_weights, np.float32),
+            }
+        ],
         "popularity": [_popularity(recommender.popularity)],
         "edge": _edges(recommender.edges, number),
         "weight": [_weights({**recommender.weights, **{(term, 0): val for term, val in index.weights.items()}})],
@@ -218,6 +232,8 @@ def _items(
             "attributes": [_json(item["attributes"]) for item in block],
             "popularity": recommender.popularity[first:last],
             "text_vector": _vectors(recommender.text_vectors[first:last], np.float16),
+            "sequence_input": _vectors(recommender.inputs[first:last], np.float16),
+            "sequence_output": _vectors(recommender.outputs[first:last], np.float16),
             "lexical_positions": _lists(bounds, lexical.indices[cells], np.int32),
             "lexical_values": _lists(bounds, lexical.data[cells], np.float32),
         }
@@ -301,9 +317,10 @@ def _vectors(
     dtype: type[np.floating],
     is_null: NDArray[np.bool_] | None = None,
 ) -> pa.FixedSizeListArray:
-    values = np.asarray(vectors, dtype=dtype).ravel()
+    values = np.asarray(vectors, dtype=dtype)
+    dimension = values.shape[1] if values.ndim == 2 else VECTOR_DIMENSION
     mask = None if is_null is None else pa.array(is_null)
-    return pa.FixedSizeListArray.from_arrays(pa.array(values), VECTOR_DIMENSION, mask=mask)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), dimension, mask=mask)
 
 
 def _optional_vectors(vectors: Sequence[NDArray[np.floating] | None]) -> pa.FixedSizeListArray:

@@ -30,6 +30,7 @@ Connection = psycopg.Connection[Any]
 INDEXES = {
     "item": [
         "index on {} using hnsw (text_vector halfvec_cosine_ops) with (m = 16, ef_construction = 64)",
+        "index on {} using hnsw (sequence_output halfvec_ip_ops) with (m = 16, ef_construction = 64)",
         "unique index on {} (release_id, item_id)",
         # With what a count of matching products reads.
         "index on {} (brand) include (item_no, is_available)",

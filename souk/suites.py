@@ -239,15 +239,26 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
             "items",
             rows(
                 "select nullif(btrim(served.title), '') as title, l2_norm(served.text_vector) as norm,"
+                " l2_norm(served.sequence_input) + l2_norm(served.sequence_output) as sequence_norm,"
                 " served.popularity, l2_norm(served.lexical) as words, served.item_no >= items.number as is_beyond"
                 f" from serving.item as served{items}"
             ),
             (
                 _filled("title", "have no title"),
                 _between("norm", "have a vector that is not of unit length", 0.99, 1.01),
+                _filled("sequence_norm", "have no vectors of the sequence model, or ones that are not finite"),
                 _between("popularity", "have a popularity outside 0 to 1", 0, 1),
                 _never("is_beyond", "have a number beyond the last"),
                 HAS_WORDS,
+            ),
+        ),
+        Part(
+            "position_weight",
+            "position weights",
+            rows("select vector_norm(served.vec) as norm from serving.position_weight as served"),
+            (
+                _filled("norm", "are not finite"),
+                _between("norm", "are infinite", 0, 1e6),
             ),
         ),
         Part(

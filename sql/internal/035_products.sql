@@ -71,10 +71,41 @@ begin
         into_release, v_number, concat_ws(' ', v_new.title, v_new.brand, array_to_string(v_new.categories, ' '))
     );
     perform internal.put_edges(into_release, v_number, v_features.text_vector);
+    perform internal.put_sequence_vectors(into_release, v_number);
 end
 $$;
 comment on function internal.put_item(text, text, text) is
-'Write a product of live.item into a release: itself, its words and its neighbours by text. Its vector is made of its words until the encoder has seen it.';
+'Write a product of live.item into a release: itself, its words, its neighbours by text, and vectors of the sequence model made of theirs. Its vector is made of its words until the encoder has seen it.';
+
+create or replace function internal.put_sequence_vectors(into_release text, number integer) returns void
+language plpgsql volatile
+set search_path to pg_catalog, public, pg_temp
+as $$
+begin
+    update serving.item as i
+    set
+        sequence_input = m.input,
+        sequence_output = (
+            l2_normalize(m.direction) * array_fill(m.length::real, array[128])::vector
+            || array[m.bias::real]::vector
+        )::halfvec
+    from (
+        select
+            avg(n.sequence_input::vector)::halfvec as input,
+            avg(subvector(n.sequence_output::vector, 1, 128)) as direction,
+            avg(vector_norm(subvector(n.sequence_output::vector, 1, 128))) as length,
+            avg(-(subvector(n.sequence_output::vector, 129, 1) <#> '[1]')) as bias
+        from serving.edge as e
+        cross join lateral unnest(e.dst[:10]) as near (item_no)
+        inner join serving.item as n on n.release_id = into_release and n.item_no = near.item_no
+        where e.release_id = into_release and e.src = number and e.kind = 'encoder' and n.sequence_output is not null
+    ) as m
+    -- What shoppers have taught the release of a product stays when its texts change.
+    where i.release_id = into_release and i.item_no = number and i.sequence_output is null and m.input is not null;
+end
+$$;
+comment on function internal.put_sequence_vectors(text, integer) is
+'Give a product that training has not seen the mean of the sequence vectors of the ten nearest by text.';
 
 create or replace function internal.put_postings(into_release text, number integer, body text) returns void
 language plpgsql volatile

@@ -1,4 +1,4 @@
--- The one place that reads the vector index.
+-- The one place that reads the vector indexes.
 
 create or replace function internal.nearest(
     of_release text, to_vector halfvec, without integer[], k integer, filters jsonb, effort integer default 200
@@ -44,7 +44,8 @@ begin
         end if;
         return;
     end if;
-    v_within := internal.matching(of_release, filters);
+    -- Up to so many all are compared in the time that the index takes to find far ones with certainty.
+    v_within := internal.matching(of_release, filters, 5000);
     if v_within is null then
         select array_agg(n.item_no), array_agg(n.score) into v_items, v_scores
         from (
@@ -53,12 +54,14 @@ begin
             where i.release_id = of_release and i.is_available and i.item_no <> all(without)
                 and internal.matches(filters, i.brand, i.categories, i.price, i.lang, i.attributes)
             order by i.text_vector <=> to_vector
-            limit k
+            -- The first that pass are not the nearest, where those that pass lie far from the vector.
+            limit greatest(k, 100)
         ) as n;
         if cardinality(v_items) >= k then
             return query
             select u.item_no, u.score from unnest(v_items, v_scores) as u (item_no, score)
-            order by u.score desc, u.item_no;
+            order by u.score desc, u.item_no
+            limit k;
             return;
         end if;
         -- Many pass, but all of them far away: the index scan gave up before it met k of them.
@@ -75,3 +78,37 @@ end
 $$;
 comment on function internal.nearest(text, halfvec, integer[], integer, jsonb, integer) is
 'The k products nearest to a vector by cosine, but for those in `without`: exact where few pass the filters, else from the HNSW index, which goes on until k are found. effort is hnsw.ef_search: 200 finds 99 of 100.';
+
+create or replace function internal.likely(
+    of_release text, taste halfvec, without integer[], k integer, filters jsonb
+)
+returns table (item_no integer, logit double precision)
+language plpgsql stable rows 200
+set search_path to pg_catalog, public, pg_temp
+set "hnsw.iterative_scan" to 'relaxed_order'
+set "hnsw.ef_search" to '240' -- some of the nearest are known to the shopper
+set enable_seqscan to 'off'
+set enable_sort to 'off'
+as $$
+#variable_conflict use_column
+begin
+    if filters = '{}' then
+        return query
+        select i.item_no, -(i.sequence_output <#> taste)
+        from serving.item as i
+        where i.release_id = of_release and i.is_available and i.item_no <> all(without)
+        order by i.sequence_output <#> taste
+        limit k;
+    else
+        return query
+        select i.item_no, -(i.sequence_output <#> taste)
+        from serving.item as i
+        where i.release_id = of_release and i.is_available and i.item_no <> all(without)
+            and internal.matches(filters, i.brand, i.categories, i.price, i.lang, i.attributes)
+        order by i.sequence_output <#> taste
+        limit k;
+    end if;
+end
+$$;
+comment on function internal.likely(text, halfvec, integer[], integer, jsonb) is
+'About the k products that a shopper of this taste (internal.taste) takes next most likely, but for those in `without`, with their logits; fewer where an index scan does not meet as many that pass the filters.';

@@ -9,7 +9,7 @@ $$;
 comment on function internal.neighbours(bigint) is
 'How many neighbours the n-th last product of a history speaks for: ml.recommender.fusion.REACH.';
 
-create or replace function internal.sources(of_release text, history integer[])
+create or replace function internal.sources(of_release text, history integer[], kinds text[])
 returns table (kind text, src integer, decay double precision, dst integer[], val real[])
 language sql stable rows 30
 as $$
@@ -21,10 +21,23 @@ as $$
         e.val[:internal.neighbours(h.place)]
     from unnest(history[:10]) with ordinality as h (src, place)
     inner join serving.edge as e
-        on e.release_id = of_release and e.src = h.src and e.kind in ('transition', 'tfidf', 'encoder');
+        on e.release_id = of_release and e.src = h.src and e.kind = any(kinds);
 $$;
-comment on function internal.sources(text, integer[]) is
-'The neighbours that the last ten products of a history speak for, with the decay of each.';
+comment on function internal.sources(text, integer[], text[]) is
+'The neighbours that the last ten products of a history speak for by edges of some kinds, with the decay of each.';
+
+create or replace function internal.taste(of_release text, history integer[]) returns halfvec
+language sql stable
+set search_path to pg_catalog, public, pg_temp
+as $$
+    select (l2_normalize(sum(w.vec * i.sequence_input::vector order by h.place)) || '[1]'::vector)::halfvec
+    from unnest(history) with ordinality as h (item_no, place)
+    inner join serving.item as i on i.release_id = of_release and i.item_no = h.item_no
+    inner join serving.position_weight as w on w.release_id = of_release and w.place = h.place - 1
+    where i.sequence_input is not null;
+$$;
+comment on function internal.taste(text, integer[]) is
+'What a shopper takes next, as a vector: Σ position weight ⊙ sequence_input over the history, normalised, and a 1 for the bias; null without a history or a sequence model.';
 
 create or replace function internal.score(
     of_release text, history integer[], seen integer[], disliked integer[],
@@ -32,28 +45,39 @@ create or replace function internal.score(
 )
 returns table (item_no integer, score double precision, popularity real, contributions double precision[])
 language plpgsql stable rows 50
-set search_path to pg_catalog, pg_temp
+set search_path to pg_catalog, public, pg_temp
 as $$
 #variable_conflict use_column
 declare
+    v_sequence double precision;
     v_transition double precision;
     v_tfidf double precision;
     v_encoder double precision;
     v_popularity double precision;
+    v_taste halfvec;
+    v_best double precision;
 begin
     select
+        coalesce(max(w.val) filter (where w.term = 'sequence'), 0),
         coalesce(max(w.val) filter (where w.term = 'transition'), 0),
         coalesce(max(w.val) filter (where w.term = 'tfidf'), 0),
         coalesce(max(w.val) filter (where w.term = 'encoder'), 0),
         -- Without a history the score is the popularity.
         case when history = '{}' then 1 else coalesce(max(w.val) filter (where w.term = 'popularity'), 0) end
-    into v_transition, v_tfidf, v_encoder, v_popularity
+    into v_sequence, v_transition, v_tfidf, v_encoder, v_popularity
     from (
         select distinct on (x.term) x.term, x.val
         from serving.weight as x
         where x.release_id = of_release and x.min_history between 1 and greatest(cardinality(history), 1)
         order by x.term, x.min_history desc
     ) as w;
+    if v_sequence > 0 then
+        v_taste := internal.taste(of_release, history);
+    end if;
+    if v_taste is not null and (within is not null or filters <> '{}') then
+        -- A filter does not change what a score is measured against.
+        v_best := (select l.logit from internal.likely(of_release, v_taste, seen, 1, '{}') as l);
+    end if;
     return query
     with had as materialized (
         select u.item_no from unnest(seen) as u (item_no)
@@ -68,18 +92,28 @@ begin
             coalesce(sum(s.decay * d.val) filter (where s.kind = 'transition'), 0) as transition,
             coalesce(sum(s.decay * d.val) filter (where s.kind = 'tfidf'), 0) as tfidf,
             coalesce(sum(s.decay * d.val) filter (where s.kind = 'encoder'), 0) as encoder
-        from (select x.* from internal.sources(of_release, history) as x offset 0) as s
+        from (
+            select x.*
+            from internal.sources(of_release, history, array_remove(array[
+                case when v_transition > 0 then 'transition' end,
+                case when v_tfidf > 0 then 'tfidf' end,
+                case when v_encoder > 0 then 'encoder' end
+            ], null)) as x
+            offset 0
+        ) as s
         cross join lateral unnest(s.dst, s.val) as d (item_no, val)
         where not exists (select from had as h where h.item_no = d.item_no)
         group by d.item_no
     ),
-    -- A dislike pushes its neighbours by text as hard as the strongest like may pull.
+    -- A dislike pushes its neighbours by text as hard as likes may pull by what products are.
     repelled as materialized (
         select
             d.item_no,
-            -v_tfidf * least(coalesce(sum(s.decay * d.val) filter (where s.kind = 'tfidf'), 0), 1)
-            - v_encoder * least(coalesce(sum(s.decay * d.val) filter (where s.kind = 'encoder'), 0), 1) as val
-        from (select x.* from internal.sources(of_release, disliked) as x where x.kind <> 'transition' offset 0) as s
+            -(v_sequence + v_tfidf + v_encoder) / 2 * (
+                least(coalesce(sum(s.decay * d.val) filter (where s.kind = 'tfidf'), 0), 1)
+                + least(coalesce(sum(s.decay * d.val) filter (where s.kind = 'encoder'), 0), 1)
+            ) as val
+        from (select x.* from internal.sources(of_release, disliked, '{tfidf, encoder}') as x offset 0) as s
         cross join lateral unnest(s.dst, s.val) as d (item_no, val)
         where disliked <> '{}'
         group by d.item_no
@@ -90,6 +124,11 @@ begin
             coalesce(v_tfidf / nullif(max(r.tfidf), 0), 0) as tfidf,
             coalesce(v_encoder / nullif(max(r.encoder), 0), 0) as encoder
         from reached as r
+    ),
+    likely as materialized (
+        select l.item_no, l.logit
+        from internal.likely(of_release, v_taste, seen, greatest(pool, 200), filters) as l
+        where within is null and v_taste is not null
     ),
     -- Products are numbered by falling popularity.
     popular as (
@@ -102,87 +141,127 @@ begin
         limit pool
     ),
     candidates as (
-        select r.item_no, r.transition, r.tfidf, r.encoder from reached as r where within is null
+        select l.item_no, l.logit from likely as l
         union all
-        select p.item_no, 0, 0, 0
-        from popular as p
-        where not exists (select from reached as r where r.item_no = p.item_no)
-        union all
-        select w.item_no, coalesce(r.transition, 0), coalesce(r.tfidf, 0), coalesce(r.encoder, 0)
-        from unnest(within) as w (item_no)
-        left join reached as r on r.item_no = w.item_no
-        where not exists (select from had as h where h.item_no = w.item_no)
+        select o.item_no, null
+        from (
+            select r.item_no from reached as r where within is null
+            union
+            select p.item_no from popular as p
+            union
+            select w.item_no from unnest(within) as w (item_no)
+            where not exists (select from had as h where h.item_no = w.item_no)
+        ) as o
+        where not exists (select from likely as l where l.item_no = o.item_no)
     ),
-    terms as (
+    -- Everything but what the sequence says.
+    terms as materialized (
         select
             c.item_no,
-            c.transition * t.transition as transition,
-            c.tfidf * t.tfidf as tfidf,
-            c.encoder * t.encoder as encoder,
+            c.logit,
+            coalesce(r.transition, 0) * t.transition as transition,
+            coalesce(r.tfidf, 0) * t.tfidf as tfidf,
+            coalesce(r.encoder, 0) * t.encoder as encoder,
             coalesce(p.vals[width_bucket(c.item_no, p.first_nos)], 0) as popularity,
             coalesce(n.val, 0) as dislike
         from candidates as c
         cross join tops as t
         cross join steps as p
+        left join reached as r on r.item_no = c.item_no
         left join repelled as n on n.item_no = c.item_no
     ),
-    scored as materialized (
-        select t.*, t.transition + t.tfidf + t.encoder + v_popularity * t.popularity + t.dislike as score
-        from terms as t
+    sums as materialized (
+        select t.*, t.transition + t.tfidf + t.encoder + v_popularity * t.popularity + t.dislike as rest from terms as t
     ),
-    -- Whether a product passes is asked from the top, until there are enough.
-    best as (
-        select s.*
-        from (select t.* from scored as t order by t.score desc, t.item_no) as s
-        where (
-            select i.is_available and (
-                filters = '{}' or internal.matches(filters, i.brand, i.categories, i.price, i.lang, i.attributes)
-            )
-            from serving.item as i
-            where i.release_id = of_release and i.item_no = s.item_no
-        )
-        limit pool
+    bounds as materialized (
+        select
+            coalesce(v_best, max(l.logit)) as best,
+            -- What is not among the likely is not likelier than they; below the pool's last it is not worth a look.
+            v_sequence * greatest(0, 1 + (min(l.logit) - coalesce(v_best, max(l.logit))) / 10) as most,
+            (
+                select s.rest + v_sequence * greatest(0, 1 + (s.logit - coalesce(v_best, max(l.logit))) / 10) as score
+                from sums as s
+                where s.logit is not null
+                order by score desc
+                offset pool - 1
+                limit 1
+            ) as least
+        from likely as l
+    ),
+    scored as materialized (
+        select
+            s.item_no, s.transition, s.tfidf, s.encoder, s.popularity, s.dislike, s.rest,
+            v_sequence * greatest(0, 1 + (s.logit - b.best) / 10) as sequence
+        from sums as s
+        cross join bounds as b
+        where s.logit is not null
+        union all
+        select
+            s.item_no, s.transition, s.tfidf, s.encoder, s.popularity, s.dislike, s.rest,
+            coalesce(v_sequence * greatest(0, 1 + (-(i.sequence_output <#> v_taste) - b.best) / 10), 0)
+        from sums as s
+        cross join bounds as b
+        inner join serving.item as i on i.release_id = of_release and i.item_no = s.item_no
+        where s.logit is null and coalesce(s.rest + b.most >= b.least, true) and i.is_available
+            and (filters = '{}' or internal.matches(filters, i.brand, i.categories, i.price, i.lang, i.attributes))
+    ),
+    best as materialized (
+        select s.*, s.rest + s.sequence as score from scored as s order by score desc, s.item_no limit pool
     ),
     new as (
-        select s.*
-        from (
-            select t.* from scored as t where fresh > 0 and t.popularity = 0 order by t.score desc, t.item_no
-        ) as s
-        where not exists (select from best as b where b.item_no = s.item_no) and (
-            select i.is_available and (
-                filters = '{}' or internal.matches(filters, i.brand, i.categories, i.price, i.lang, i.attributes)
-            )
-            from serving.item as i
-            where i.release_id = of_release and i.item_no = s.item_no
-        )
+        select s.*, s.rest + s.sequence as score
+        from scored as s
+        where fresh > 0 and s.popularity = 0 and not exists (select from best as b where b.item_no = s.item_no)
+        order by score desc, s.item_no
         limit fresh
     )
-    select b.item_no, b.score, b.popularity, array[b.transition, b.tfidf, b.encoder, v_popularity * b.popularity, b.dislike]
+    select
+        b.item_no, b.score, b.popularity,
+        array[b.sequence, b.transition, b.tfidf, b.encoder, v_popularity * b.popularity, b.dislike]
     from (select t.* from best as t union all select t.* from new as t) as b
     order by b.score desc, b.item_no;
 end
 $$;
 comment on function internal.score(text, integer[], integer[], integer[], jsonb, integer[], integer, integer) is
-'The best `pool` products for a history, and the best `fresh` of those without events, with the contributions of transition, tfidf, encoder, popularity and dislike, which sum to the score. Candidates are the neighbours of the history and the most popular products that pass the filters; or the products of `within`, if it is given, all of which pass.';
+'The best `pool` products for a history, and the best `fresh` of those without events, with the contributions of sequence, transition, tfidf, encoder, popularity and dislike, which sum to the score. Candidates are the likeliest by the sequence model, the neighbours of the history and the most popular products that pass the filters; or the products of `within`, if it is given, all of which pass.';
 
 create or replace function internal.because(of_release text, history integer[], items integer[])
 returns table (item_no integer, kind text, src integer, place bigint)
 language sql stable rows 50
-set search_path to pg_catalog, pg_temp
+set search_path to pg_catalog, public, pg_temp
 as $$
     select r.item_no, r.kind, r.src, r.place
     from (
         select
-            w.item_no,
-            s.kind,
-            s.src,
-            row_number() over (
-                partition by w.item_no, s.kind order by s.val[array_position(s.dst, w.item_no)] * s.decay desc, s.decay desc
-            ) as place
-        from (select x.* from internal.sources(of_release, history) as x offset 0) as s
-        inner join unnest(items) as w (item_no) on w.item_no = any(s.dst)
+            u.*,
+            row_number() over (partition by u.item_no, u.kind order by u.val desc, u.nth) as place
+        from (
+            select w.item_no, s.kind, s.src, s.val[array_position(s.dst, w.item_no)] * s.decay as val, -s.decay as nth
+            from (
+                select x.* from internal.sources(of_release, history, '{transition, tfidf, encoder}') as x offset 0
+            ) as s
+            inner join unnest(items) as w (item_no) on w.item_no = any(s.dst)
+            union all
+            -- The share of each product of the history in the logit.
+            select i.item_no, 'sequence', h.item_no, -(h.vec <#> i.vec), h.place
+            from (
+                select h.item_no, h.place, w.vec * i.sequence_input::vector as vec
+                from unnest(history) with ordinality as h (item_no, place)
+                inner join serving.item as i on i.release_id = of_release and i.item_no = h.item_no
+                inner join serving.position_weight as w on w.release_id = of_release and w.place = h.place - 1
+                offset 0
+            ) as h
+            cross join (
+                select i.item_no, subvector(i.sequence_output::vector, 1, 128) as vec
+                from unnest(items) as w (item_no)
+                inner join serving.item as i on i.release_id = of_release and i.item_no = w.item_no
+                where i.sequence_output is not null
+                offset 0
+            ) as i
+            where -(h.vec <#> i.vec) > 0
+        ) as u
     ) as r
     where r.place <= 2;
 $$;
 comment on function internal.because(text, integer[], integer[]) is
-'For each product and kind of edge the two products of the history that speak loudest for it.';
+'For each product and term the two products of the history that speak loudest for it.';

@@ -133,7 +133,7 @@ begin
             from eligible as e
             where e.popularity = 0 and not exists (select from picked as p where p.item_no = e.item_no)
             union all
-            select f.item_no, 0, array_fill(0::double precision, array[5]), f.turn
+            select f.item_no, 0, array_fill(0::double precision, array[6]), f.turn
             from (
                 select b.turn, i.item_no
                 from (values (1, v_start, v_last), (2, v_first_new, v_start - 1)) as b (turn, low, high)
@@ -174,13 +174,13 @@ $$;
 comment on function internal.recommend_items(
     text, text, integer[], integer[], integer[], integer, jsonb, double precision, double precision, integer
 ) is
-'A shopper''s list as numbers: scored, capped per leaf category, diversified, with a share of new products. Contributions: transition, tfidf, encoder, popularity, dislike, diversity, exploration; they sum to the score.';
+'A shopper''s list as numbers: scored, capped per leaf category, diversified, with a share of new products. Contributions: sequence, transition, tfidf, encoder, popularity, dislike, diversity, exploration; they sum to the score.';
 
 create or replace function internal.terms() returns text[]
 language sql immutable parallel safe
 set search_path to pg_catalog, pg_temp
 as $$
-    select array['transition', 'tfidf', 'encoder', 'popularity', 'dislike', 'diversity', 'exploration'];
+    select array['sequence', 'transition', 'tfidf', 'encoder', 'popularity', 'dislike', 'diversity', 'exploration'];
 $$;
 comment on function internal.terms() is 'Names of the contributions of a recommendation, in their order.';
 

@@ -37,6 +37,16 @@ DISEASES = [
     ),
     (
         "candidate",
+        "update serving.item set sequence_output = null where item_no < 2",
+        "2 of 20 items have no vectors of the sequence model",
+    ),
+    (
+        "candidate",
+        "update serving.position_weight set vec = array_fill(1e5::real, array[128])::vector",
+        "1 of 1 position weights are infinite",
+    ),
+    (
+        "candidate",
         "update serving.item set lexical = '{}/1000000000' where item_no = 3",
         "1 of 20 items have no words to be found by",
     ),
