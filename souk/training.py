@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from ml.recommender.category import (
     user_examples,
 )
 from ml.search import Document, Judged, SearchIndex, build_index
+from ml.search.personal import fit_personal
 from souk.artefacts import write_release
 from souk.errors import SoukError
+from souk.personal_search import read_choices
 from souk.postgres import connect
 from souk.settings import Settings
 from souk.shoppers import (
@@ -97,6 +99,12 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
         model = load_encoder(encoder, settings.models)
         index = build_index(products.documents(), catalogue.vectors, model.encode_queries, judged, seed=SEED)
         log.info("search: %s terms, %s judged queries", f"{len(index.terms):,}", f"{len(judged):,}")
+        personal = fit_personal(index, recommender.text_vectors, read_choices(connection, shop))
+        log.info(
+            "a shopper's interest in search: weight %.2f, from %s choices, told better by %.4f nats",
+            *(personal.weight, f"{personal.choices:,}", personal.gain),
+        )
+        index = replace(index, weights={**index.weights, "search_personal": personal.weight})
         categories = fit_categories(products, index, judged, behaviour.liked, recommender.text_vectors)
         counts = write_release(
             folder,

@@ -40,7 +40,7 @@ begin
 end
 $$;
 comment on function api.search(text, integer, jsonb, text, uuid, text) is
-'Products for a query in Chinese or English: words, character n-grams, pairs and numbers, plus the cosine of the query vector computed here, with weights fitted on held-out queries; typos are corrected. With a `user_id` the shopper''s interest counts, too, by the weight `search_personal` of the release; as long as a release has none, it changes nothing. The contributions in `reasons` sum to `score`; `known` is false where no word has a vector and search is lexical only. A query of which nothing is known gets what is popular, and the reason says so.
+'Products for a query in Chinese or English: words, character n-grams, pairs and numbers, plus the cosine of the query vector computed here, with weights fitted on held-out queries; typos are corrected. With a `user_id` the shopper''s interest counts, too, by the weight `search_personal` that training found; it is 0 where interest does not tell what shoppers choose. The contributions in `reasons` sum to `score`; `known` is false where no word has a vector and search is lexical only. A query of which nothing is known gets what is popular, and the reason says so.
 Example: select rank, title, score from api.search(''cordless drill'', 5, ''{"max_price": 100}'');';
 
 create or replace function api.interest_weights(query text, item_ids text[], temperature double precision default null)

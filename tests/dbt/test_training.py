@@ -17,8 +17,10 @@ from souk import training
 from souk.artefacts import TABLES
 from souk.errors import SoukError
 from souk.landing import land
+from souk.personal_search import read_choices
 from souk.profiles import build_profiles
 from souk.settings import Settings
+from souk.shoppers import place_items
 from souk.sources.demo_shop import open_demo_shop
 from spark_jobs.item_text import VECTORS
 
@@ -112,6 +114,35 @@ def test_a_release_holds_what_the_marts_know(module_database, shop, trained):
 
     assert set(tables["edge"]["kind"].to_pylist()) == {"transition", "tfidf", "encoder", "cooccurrence"}
     assert max(tables["item_day"]["day"].to_pylist()).isoformat() == "2026-06-30"
+
+
+def test_choices_come_with_what_the_shopper_had_before(module_database, settings, shop):
+    with psycopg.connect(module_database) as connection:
+        ids = [
+            item for (item,) in connection.execute("select item_id from marts.dim_items order by item_id").fetchall()
+        ]
+        place_items(connection, ids)
+        found = read_choices(connection, "small")
+        searches = connection.execute(
+            "select s.query_text, hashtext(s.user_key), s.shown_item_ids, (select array_agg(e.item_id order by"
+            " e.event_at desc, e.event_id desc) from marts.fct_interactions as e where e.user_key = s.user_key"
+            " and e.event_at < s.searched_at and e.strength > 0) from marts.fct_searches as s"
+        ).fetchall()
+    assert len(found) > 200
+    pasts = {(query, user, tuple(shown)): past for query, user, shown, past in searches}
+    for choice in found:
+        offered = [ids[place] for place in choice.offered]
+        own = [
+            past
+            for (query, user, shown), past in pasts.items()
+            if (query, user) == (choice.query, choice.shopper) and list(shown) == offered[: len(shown)]
+        ]
+        assert [ids[place] for place in reversed(choice.history)] in [(past or [])[:40] for past in own]
+        assert choice.chosen
+        assert len(offered) == len(set(offered)) > 1
+    with psycopg.connect(module_database) as connection:
+        place_items(connection, ids[:1])
+        assert read_choices(connection, "small") == []
 
 
 def test_shoppers_have_a_past_and_opinions(module_database, trained):
