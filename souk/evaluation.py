@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ml.encoder import load_encoder
 from ml.evaluate import evaluate as measure
-from ml.recommender import Catalogue, fit, score
-from ml.recommender.fusion import recent
-from ml.search import Document, build_index
-from ml.text import detect_language, key_terms, lexical_terms, passage
-from souk.artefacts import Shopper, write_release
+from ml.recommender import Catalogue
+from ml.text import lexical_terms, passage
 from souk.errors import SoukError
-from souk.postgres import connect
 from souk.settings import Settings
 from souk.sources import Dataset
 from souk.sources.amazon import open_sequences
-from souk.trial import encode_texts, publish_trial
+from souk.through_sql import through_sql
+from souk.trial import encode_texts
 
 log = logging.getLogger(__name__)
-DATABASE = "souk_evaluation"
-TOLERANCE = 1e-6
-TOP = 10
 
 
 def evaluate(settings: Settings, items: Path, sequences: Path, sample: int, target: Path | None) -> str:
@@ -59,7 +49,9 @@ def evaluate(settings: Settings, items: Path, sequences: Path, sample: int, targ
         report: dict[str, Any] = measure(catalogue, list(histories.values()), dataset.shop)
     except ValueError as error:
         raise SoukError(f"{dataset.shop} cannot be evaluated: {error}", "Correct the data.") from None
-    report["through_sql"] = _through_sql(settings, dataset.shop, products, catalogue, histories, sample)
+    report["through_sql"] = through_sql(
+        settings, dataset.shop, list(map(product_fields, products)), catalogue, list(histories.values()), sample
+    )
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(report, indent=2))
@@ -98,63 +90,6 @@ def product_fields(product: dict[str, object]) -> tuple[str, str, list[str], str
     )
 
 
-def _through_sql(
-    settings: Settings,
-    dataset: str,
-    products: list[dict[str, object]],
-    catalogue: Catalogue,
-    histories: dict[str, list[int]],
-    sample: int,
-) -> dict[str, float | int]:
-    """Publish the model in a database of its own, and return how far `api.recommend` is from the batch scorer."""
-    model = fit(catalogue, list(histories.values()))
-    encoder = load_encoder(settings.encoder, settings.models)
-    users = {f"u1_{hashlib.sha256(user.encode()).hexdigest()[:32]}": taken for user, taken in histories.items()}
-    items: list[dict[str, Any]] = [
-        {
-            "title": title,
-            "description": description,
-            "brand": brand or None,
-            "categories": categories,
-            "price": None,
-            "attributes": {},
-            "lang": detect_language(f"{title} {description}"),
-            "key_terms": key_terms(title),
-        }
-        for title, brand, categories, description in map(product_fields, products)
-    ]
-    documents = [
-        Document(title, description, brand, categories)
-        for title, brand, categories, description in map(product_fields, products)
-    ]
-    shoppers = {
-        user: Shopper(recent(taken), list(dict.fromkeys(taken)), [], None, None, {}) for user, taken in users.items()
-    }
-    folder = settings.lake / "evaluation" / "release"
-    index = build_index(documents, catalogue.vectors, encoder.encode_queries)
-    write_release(folder, dataset, items, catalogue, model, index, shoppers)
-    dsn = publish_trial(settings, DATABASE, dataset, folder, sum(map(len, histories.values())))
-    chosen = np.random.default_rng(0).choice(sorted(users), min(sample, len(users)), replace=False)
-    worst, same = 0.0, 0
-    with closing(connect(dsn)) as connection:
-        for user in chosen:
-            rows = connection.execute(
-                "select item_id, score from api.recommend(%s, %s, diversity => 0, exploration => 0)", [str(user), TOP]
-            ).fetchall()
-            scores = score(model, users[str(user)])
-            best = np.sort(scores)[::-1][: len(rows)]
-            served = np.array([float(str(row[1])) for row in rows])
-            worst = max(worst, float(np.abs(served - best).max()))
-            own = {item: value for item, value in zip(catalogue.item_ids, scores, strict=True)}
-            same += all(abs(own[str(item)] - float(str(value))) <= TOLERANCE for item, value in rows)
-    if worst > TOLERANCE or same < len(chosen):
-        raise SoukError(
-            f"SQL and the batch scorer differ by {worst:.2g}; {len(chosen) - same} of {len(chosen)} users disagree",
-            "Compare sql/internal/060_scoring.sql with ml/recommender/fusion.py.",
-        )
-    return {"users": len(chosen), "largest_difference": worst}
-
-
 def _table(report: dict[str, Any]) -> str:
     lines = [
         f"{report['data']}: {report['items']:,} items, {report['users']:,} users, {report['events']:,} events",
@@ -169,6 +104,9 @@ def _table(report: dict[str, Any]) -> str:
         )
     agreement = report["through_sql"]
     lines.append(
-        f"through api.recommend: {agreement['users']:,} users, largest difference {agreement['largest_difference']:.1e}"
+        f"through api.recommend, {agreement['users']:,} test users: NDCG@10 {agreement['ndcg@10_sql']:.4f}, batch"
+        f" {agreement['ndcg@10_batch']:.4f}; {agreement['same_lists']:,} lists alike, {agreement['missed']:,} products"
+        f" missed, scores differ by {agreement['largest_difference']:.1e} at most; with the default diversity and"
+        f" exploration NDCG@10 {agreement['ndcg@10_defaults']:.4f}"
     )
     return "\n".join(lines)
