@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 import time
@@ -86,7 +85,12 @@ def compare_with_champion(dsn: str, folder: Path, stage: Mapping[str, Any], acce
         figures = {
             "champion": {**summary(champion), "median_ms": times[0]},
             "challenger": {**summary(challenger), "median_ms": times[1]},
-            **{key: value for key, value in dataclasses.asdict(outcome).items() if key != "faults"},
+            "difference": {
+                "shoppers": outcome.shoppers,
+                "is_paired": outcome.is_paired,
+                "low": outcome.low,
+                "high": outcome.high,
+            },
         }
         connection.execute(
             "insert into ops.comparison (release_id, champion_id, is_passed, verdict, figures)"

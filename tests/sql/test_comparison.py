@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import psycopg
 import pytest
-from conftest import publish_shop
 
 from ml.champion import Trial
 from souk.comparison import PAGE, compare_with_champion, read_trial, trial_key, write_trial
 from souk.errors import SoukError
+from tests.sql.conftest import publish_shop
 
 CANDIDATE = {"shop": "shop", "release_id": "shop-2", "is_generated": True}
 
@@ -51,9 +51,9 @@ def test_a_better_release_passes_and_is_recorded_with_a_page(database, releases)
     [(champion, is_passed, kept, figures)] = ledger(database)
     assert (champion, is_passed, kept) == ("shop-1", True, verdict)
     assert figures["champion"]["ndcg@10"] < figures["challenger"]["ndcg@10"]
-    assert figures["shoppers"] == 400
+    assert figures["difference"]["shoppers"] == 400
     assert figures["challenger"]["median_ms"] > 0
-    assert 0 < figures["low"] <= figures["high"]
+    assert 0 < figures["difference"]["low"] <= figures["difference"]["high"]
     assert (releases / "shop-2" / PAGE).read_bytes().startswith(b"\x89PNG")
     with psycopg.connect(database) as connection:
         [(own,)] = connection.execute("select trial from serving.release where release_id = 'shop-2'").fetchall()
@@ -65,7 +65,7 @@ def test_a_worse_release_goes_no_further_unless_it_is_accepted(database, release
     for _ in range(2):
         with pytest.raises(SoukError, match="Blocked: it ranks worse") as blocked:
             compare_with_champion(database, releases, CANDIDATE)
-        assert "shop-1 keeps serving" in str(blocked.value.remedy)
+        assert "shop-1 keeps serving" in str(blocked.value.next_step)
     assert [row[1] for row in ledger(database)] == [False]
     assert compare_with_champion(database, releases, CANDIDATE, accept_worse=True).startswith(
         "Accepted although it ranks"

@@ -28,7 +28,7 @@ def lake(tmp_path: Path) -> Path:
     edges = {"src": pa.array(range(19), pa.int32()), "dst": [[n + 1, 0] if n else [1, 2] for n in range(19)]}
     write_lists(release / "edge.parquet", {**edges, "val": [[0.5, 0.25]] * 19})
     write_lists(release / "term.parquet", {"item_nos": [[3, 1], []], "weights": [[0.7, 0.6], []]})
-    weights = {"term": ["transition", "tfidf", "encoder", "popularity"], "val": [1.0, 0.5, 0.0, 0.2]}
+    weights = {"term": ["sequence", "transition", "tfidf", "encoder", "popularity"], "val": [2.0, 1.0, 0.5, 0.0, 0.2]}
     pq.write_table(pa.table(weights), release / "weight.parquet")
     return tmp_path
 
