@@ -198,10 +198,11 @@ class ClusteredShop:
             edges,
             self.popularity,
             weights,
-            self.vectors,
-            inputs,
-            outputs,
-            np.repeat(places[:, None], inputs.shape[1], axis=1),
+            text_vectors=self.vectors,
+            features=np.zeros((0, SEQUENCE_DIMENSION), np.float32),
+            inputs=inputs,
+            outputs=outputs,
+            position_weights=np.repeat(places[:, None], SEQUENCE_DIMENSION, axis=1),
         )
 
     def _sequence_model(self, rng: np.random.Generator) -> tuple[NDArray[np.float16], NDArray[np.float16]]:

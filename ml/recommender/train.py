@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from ml.recommender.edges import Edges, cooccurrences, text_edges, transitions
 from ml.recommender.fusion import EQUAL_WEIGHTS, Recommender, fit_weights
+from ml.recommender.pq import DIMENSION, from_features, train
+from ml.recommender.text_features import text_features
 from ml.recommender.tfidf import tfidf
 
 # Of a very long list of purchases the newest say what goes together now; the pairs grow with its square.
@@ -45,24 +47,27 @@ class Fit:
     tried: Recommender
 
 
-def fit(catalogue: Catalogue, sequences: Sequence[Sequence[int]], bought: Sequence[Sequence[int]] = ()) -> Recommender:
+def fit(
+    catalogue: Catalogue, sequences: Sequence[Sequence[int]], bought: Sequence[Sequence[int]] = (), seed: int = 0
+) -> Recommender:
     """Train on all sequences, as `fit_with_trial` does."""
-    return fit_with_trial(catalogue, sequences, bought).served
+    return fit_with_trial(catalogue, sequences, bought, seed).served
 
 
 def fit_with_trial(
-    catalogue: Catalogue, sequences: Sequence[Sequence[int]], bought: Sequence[Sequence[int]] = ()
+    catalogue: Catalogue, sequences: Sequence[Sequence[int]], bought: Sequence[Sequence[int]] = (), seed: int = 0
 ) -> Fit:
     """Train on all sequences, and keep what was trained without their ends.
 
-    The weights are learned from each shopper's last new item, with edges that have not seen it; edges and
-    popularity are then fitted again on everything. The result depends on the input alone: nothing is drawn.
+    The weights are learned from each shopper's last new item, with a sequence model and edges that have not seen it;
+    these and popularity are then fitted again on everything.
     The edges `cooccurrence` say what else the buyers of an item bought; no term of the score reads them.
 
     Args:
         catalogue: The items.
         sequences: Item indices in time order, one sequence per shopper; repeats are allowed.
         bought: The purchases among them; without any, everything taken counts as bought.
+        seed: Of everything that is drawn.
 
     Raises:
         ValueError: The parts of the catalogue differ in length, or a sequence names an unknown item.
@@ -72,9 +77,9 @@ def fit_with_trial(
     firsts = [distinct(sequence) for sequence in sequences]
     known = from_texts(catalogue)
     learners = [items for items in firsts if len(items) >= 2]
-    partial = with_events(known, [items[:-1] for items in firsts])
+    partial = with_events(known, [items[:-1] for items in firsts], seed)
     weights = fit_weights(partial, [items[:-1] for items in learners], [items[-1] for items in learners])
-    served = with_events(known, firsts)
+    served = with_events(known, firsts, seed)
     baskets = [distinct(sequence)[-BASKET:] for sequence in (bought if any(map(len, bought)) else sequences)]
     together = cooccurrences(baskets, len(catalogue.item_ids))
     return Fit(
@@ -86,16 +91,39 @@ def fit_with_trial(
 def from_texts(catalogue: Catalogue) -> Recommender:
     """Return what the texts alone give: text edges and vectors, no popularity, equal weights."""
     centred = centre(catalogue.vectors)
-    edges = {"tfidf": text_edges(tfidf(catalogue.terms)), "encoder": text_edges(centred)}
+    words = tfidf(catalogue.terms)
+    edges = {"tfidf": text_edges(words), "encoder": text_edges(centred)}
     popularity = np.zeros(len(catalogue.item_ids), dtype=np.float32)
-    return Recommender(catalogue.item_ids, edges, popularity, dict(EQUAL_WEIGHTS), centred.astype(np.float16))
+    features = text_features(words, catalogue.vectors, DIMENSION)
+    alone = from_features(features)
+    return Recommender(
+        *(catalogue.item_ids, edges, popularity, dict(EQUAL_WEIGHTS), centred.astype(np.float16), features),
+        *(alone.inputs, alone.outputs, alone.position_weights),
+    )
 
 
-def with_events(recommender: Recommender, sequences: Sequence[Sequence[int]]) -> Recommender:
-    """Return the recommender with transitions and popularity counted on these sequences."""
+def with_events(
+    recommender: Recommender, sequences: Sequence[Sequence[int]], seed: int = 0, transition: Edges | None = None
+) -> Recommender:
+    """Return the recommender with its sequence model, transitions and popularity fitted on these sequences.
+
+    Args:
+        recommender: What the texts give.
+        sequences: Distinct item indices in time order, one sequence per shopper.
+        seed: Of the sequence model.
+        transition: The transitions of these sequences, where they are known already.
+    """
     n_items = len(recommender.item_ids)
-    edges: dict[str, Edges] = {**recommender.edges, "transition": transitions(sequences, n_items)}
-    return replace(recommender, edges=edges, popularity=popularity(sequences, n_items))
+    found = transitions(sequences, n_items) if transition is None else transition
+    model = train(recommender.features, sequences, seed)
+    return replace(
+        recommender,
+        edges={**recommender.edges, "transition": found},
+        popularity=popularity(sequences, n_items),
+        inputs=model.inputs,
+        outputs=model.outputs,
+        position_weights=model.position_weights,
+    )
 
 
 def popularity(sequences: Sequence[Sequence[int]], n_items: int) -> NDArray[np.float32]:

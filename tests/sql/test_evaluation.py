@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from souk import evaluation
+from souk import evaluation, through_sql
 from souk.errors import SoukError
 from souk.settings import Settings
 
@@ -45,10 +45,12 @@ def test_figures_and_agreement(server, template, files, tmp_path, monkeypatch):
     assert set(report["arms"]) == {"popularity", "item-knn", "transition", "souk"}
     assert report["arms"]["transition"]["test"]["recall@10"] > 0.9 > report["arms"]["popularity"]["test"]["recall@10"]
     assert report["through_sql"]["users"] == 20
-    assert report["through_sql"]["largest_difference"] < 1e-6
+    assert report["through_sql"]["largest_difference"] < through_sql.SAME_SCORE
+    assert report["through_sql"]["same_lists"] == 20
+    assert report["through_sql"]["ndcg@10_sql"] == pytest.approx(report["through_sql"]["ndcg@10_batch"], abs=5e-4) > 0.3
     assert "souk" in table
 
-    real = evaluation.score
-    monkeypatch.setattr(evaluation, "score", lambda model, history: real(model, history) * 1.01)
+    real = through_sql.score
+    monkeypatch.setattr(through_sql, "score", lambda model, history: real(model, history) * 1.01)
     with pytest.raises(SoukError, match="SQL and the batch scorer differ"):
         evaluation.evaluate(settings, files / "items.jsonl", files / "sequences.txt", 20, None)

@@ -24,7 +24,7 @@ def shown(dsn: str, shop: str = "shop") -> str | None:
 def test_what_was_written_is_what_is_served(shop, tmp_path):
     files = {table: pq.read_table(tmp_path / "shop-1" / f"{table}.parquet").to_pylist() for table in release.TABLES}
     assert [table for table, rows in files.items() if not rows] == []
-    vectors = {"text_vector", "vec", "praise", "complaint"}
+    vectors = {"text_vector", "sequence_input", "sequence_output", "vec", "praise", "complaint"}
     for table, rows in files.items():
         names = [name for name in release.SCHEMAS[table].names if not name.startswith("lexical_")]
         columns = [f"{name}::vector::real[]" if name in vectors else name for name in names]

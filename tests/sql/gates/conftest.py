@@ -82,7 +82,7 @@ def sound(database: str) -> str:
             f" insert into serving.edge select '{RELEASE}', n, 'encoder', array[n + 1, (n + 19) % 20], '{{0.5,0.25}}'"
             " from generate_series(0, 18) as n;"
             f" insert into serving.weight select '{RELEASE}', term, 1, 0.5"
-            " from unnest('{transition,tfidf,encoder,popularity}'::text[]) as term;"
+            " from unnest('{sequence,transition,tfidf,encoder,popularity}'::text[]) as term;"
             f" insert into serving.term values ('{RELEASE}', 'tea', 1, 20, 0.1, '{{3,1}}', '{{0.7,0.6}}', {unit}),"
             f" ('{RELEASE}', '#te', 2, 20, 0.1, '{{}}', '{{}}', null);"
             f" insert into serving.spelling values ('{RELEASE}', 'te', '{{tea}}');"
