@@ -1,8 +1,8 @@
 """The score of an item for a shopper: five terms, weighted; the same formula that the SQL function computes.
 
 For a history h_0 (newest), h_1, … of distinct items, the term `sequence` of item j is max(0, 1 + (s_j - s) / 10): s_j
-is its logit by the sequence model (`ml.recommender.pq`), s the largest of the items outside the history. An edge term is
-Σ_k decay^k · val(h_k → j) over k < 10, divided by its maximum over the items outside the history. The three newest
+is its logit by the sequence model (`ml.recommender.pq`), s the largest of the items outside the history. An edge term
+is Σ_k decay^k · val(h_k → j) over k < 10, divided by its maximum over the items outside the history. The three newest
 items speak for 50 neighbours each, the others for 20: on held-out data that costs nothing, and it is a third of the
 work. Popularity is taken as it is. The weights depend on the length of the history. Without a history the score is the
 popularity.
