@@ -92,8 +92,10 @@ def train_terms(
         chance=chance,
     )
     training.run()
-    table[rows] = training.table.detach().numpy()
-    return table.astype(np.float16)
+    # Most terms of a large catalogue have no vector, and rows that nobody writes take no memory.
+    whole = np.zeros(table.shape, np.float16)
+    whole[rows] = training.table.detach().numpy()
+    return whole
 
 
 def draw_fragments(documents: Sequence[Document], chance: np.random.Generator) -> list[Judged]:
