@@ -104,6 +104,11 @@ def shortened(word: str) -> list[str]:
     return list(dict.fromkeys([word, *(word[:at] + word[at + 1 :] for at in range(len(word)))]))
 
 
+def without_one(piece: str) -> list[str]:
+    """Return a piece of two characters, or what is left of one of three when one is gone."""
+    return [piece] if len(piece) == 2 else [piece[1:], piece[0] + piece[2], piece[:2]]
+
+
 def is_one_typo(one: str, other: str) -> bool:
     """Tell whether one letter was left out, put in or replaced, or two neighbours were swapped."""
     if abs(len(one) - len(other)) > 1 or one == other:

@@ -41,6 +41,67 @@ $$;
 comment on function internal.is_one_typo(text, text) is
 'Was one letter left out, put in or replaced, or were two neighbours swapped?';
 
+create or replace function internal.correct_runs(of_release text, words text[]) returns jsonb
+language plpgsql stable
+set search_path to pg_catalog, pg_temp
+as $$
+declare
+    v_runs text[] := array(
+        select distinct w.word from unnest(words) as w (word) where length(w.word) >= 2 and internal.is_cjk(w.word)
+    );
+    v_pairs text[];
+    v_known text[];
+begin
+    if v_runs = '{}' then
+        return '{}';
+    end if;
+    v_pairs := array(
+        select distinct substr(r.run, p.place, 2)
+        from unnest(v_runs) as r (run)
+        cross join generate_series(1, length(r.run) - 1) as p (place)
+    );
+    v_known := array(select t.term from serving.term as t where t.release_id = of_release and t.term = any(v_pairs));
+    if v_pairs <@ v_known then
+        return '{}';
+    end if;
+    return (
+        with pieces as materialized (
+            select r.run, p.place, n.size, substr(r.run, p.place, n.size) as piece
+            from unnest(v_runs) as r (run)
+            cross join generate_series(2, 3) as n (size)
+            cross join generate_series(1, length(r.run) - n.size + 1) as p (place)
+            where substr(r.run, p.place, 2) <> all(v_known)
+                and (n.size = 2 or substr(r.run, p.place + 1, 2) <> all(v_known))
+        ),
+        variants as materialized (
+            select p.run, p.place, p.size, p.piece, v.variant
+            from pieces as p
+            cross join lateral unnest(case p.size
+                when 2 then array[p.piece]
+                else array[right(p.piece, 2), left(p.piece, 1) || right(p.piece, 1), left(p.piece, 2)]
+            end) as v (variant)
+        ),
+        near as materialized (
+            select s.variant, s.terms from serving.spelling as s
+            where s.release_id = of_release and s.variant = any(array(select v.variant from variants as v))
+        ),
+        best as (
+            select distinct on (v.run) v.run, v.place, v.size, k.term
+            from variants as v
+            inner join near as n on n.variant = v.variant
+            cross join unnest(n.terms) as u (term)
+            inner join serving.term as k on k.release_id = of_release and k.term = u.term
+            where internal.is_one_typo(v.piece, u.term)
+            order by v.run, v.size desc, k.documents desc, v.place, k.term collate "C"
+        )
+        select coalesce(jsonb_object_agg(b.run, overlay(b.run placing b.term from b.place for b.size)), '{}')
+        from best as b
+    );
+end
+$$;
+comment on function internal.correct_runs(text, text[]) is
+'What a run of Chinese, Japanese or Korean characters is read as: two or three of them no two of which any product has side by side are read as the most frequent three that are one typo away.';
+
 create or replace function internal.correct(of_release text, words text[]) returns jsonb
 language plpgsql stable
 set search_path to pg_catalog, pg_temp
@@ -50,6 +111,7 @@ declare
     v_stems text[];
     v_found text[];
     v_variants text[];
+    v_runs jsonb := internal.correct_runs(of_release, words);
 begin
     select array_agg(u.word), array_agg(u.stem) into v_words, v_stems
     from (
@@ -62,7 +124,7 @@ begin
         where t.release_id = of_release and t.term = any(v_stems) and t.documents >= 2
     );
     if v_stems is null or v_stems <@ v_found then
-        return '{}';
+        return v_runs;
     end if;
     v_variants := array(
         select distinct left(w.whole, greatest(g.gone - 1, 0)) || substr(w.whole, g.gone + 1)
@@ -91,7 +153,7 @@ begin
             -- The first letter is rarely the wrong one.
             order by w.word, left(k.term, 1) <> left(w.word, 1), k.documents desc, k.term collate "C"
         )
-        select coalesce(jsonb_object_agg(b.word, b.term), '{}')
+        select v_runs || coalesce(jsonb_object_agg(b.word, b.term), '{}')
         from best as b
         left join known as own on own.term = b.stem
         where b.term <> b.stem and (own.term is null or b.documents >= 10)
@@ -99,7 +161,7 @@ begin
 end
 $$;
 comment on function internal.correct(text, text[]) is
-'What a word of three letters or more is read as, if no product (or one alone) has it: the most frequent word one typo away, one with the same first letter before others.';
+'What a word of three letters or more is read as, if no product (or one alone) has it: the most frequent word one typo away, one with the same first letter before others; and what runs of Chinese are read as.';
 
 create or replace function internal.query_tokens(of_release text, query text, out tokens text[], out corrections jsonb)
 language plpgsql stable

@@ -128,6 +128,19 @@ class TestIndex:
         assert reader.read("hammer zzz").corrections == {}
         assert reader.read("hamer").features == reader.read("hammer").features
 
+    @pytest.mark.parametrize(
+        ("query", "read"),
+        [
+            ("红色连裙", "红色连衣裙"),
+            ("红连色衣裙", "红色连衣裙"),
+            ("红色连农裙", "红色连衣裙"),
+            ("连衣裙红色", None),
+            ("蓝色绿色", None),
+        ],
+    )
+    def test_typos_in_chinese(self, index, query, read):
+        assert index.reader().read(query).corrections == ({query: read} if read else {})
+
     @pytest.mark.parametrize("titles", [[], [""], ["tea"], ["", "龙井绿茶"]])
     def test_hardly_anything_to_index(self, titles):
         built = build_index(
