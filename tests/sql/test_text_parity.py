@@ -26,6 +26,8 @@ TEXTS = [
     "Toro &amp; Briggs &#39;x&#39; <b>bold</b> &lt;",
     "ラーメン 한국어 text",
     "zero\u200bwidth soft\u00adhyphen 🏷️",
+    "Two twelve-piece sets for one",
+    "双人两人二人 十二人 单双人",
     "  ",
     "",
 ]
@@ -34,7 +36,7 @@ QUERIES = [
     "龙绿茶", "陶茶瓷杯 龙井绿茶", "陶器茶杯", "井龙绿茶礼", "zzz", "", "🏷️", "'; drop table serving.item; --", "drill " * 300,
 ]  # fmt: skip
 # Letters whose lower case or normal form depends on the version of Unicode are not what a shop is asked for.
-ALPHABET = "aAsSxXzZieEhHß1204./' -_,’⁄½éÉöＡ１茶龙礼盒タト한🏷️™&;<>\u200b\u00ad\t\n"
+ALPHABET = "aAsSxXzZieEhHß1204./' -_,’⁄½éÉöＡ１茶龙礼盒タト한双二人🏷️™&;<>\u200b\u00ad\t\n"
 
 
 def sparse(text: str | None) -> dict[int, float]:

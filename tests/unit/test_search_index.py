@@ -57,6 +57,8 @@ class TestTerms:
             ("Men's boxes &amp; batteries", ["men", "box", "battery"]),
             ("½ 无线Mouse", ["1/2", "无线", "mouse"]),
             ("🏷️ _-_", []),
+            ("Tent for Two, two-person", ["tent", "for", "2", "2", "person"]),
+            ("露营双人帐篷 两人", ["露营", "2", "人帐篷", "2", "人"]),
         ],
     )
     def test_tokens(self, text, expected):
