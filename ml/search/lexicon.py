@@ -95,9 +95,13 @@ def read_catalogue(documents: Sequence[Document]) -> Lexicon:
     documents_of = np.concatenate([_spread(joined), _spread(gram_matrix)])
     idf = np.log1p((n_items - documents_of + 0.5) / (documents_of + 0.5)).astype(np.float32)
     is_word = np.arange(len(terms)) < len(word_terms)
-    matrix = sparse.csr_array(sparse.hstack([joined, gram_matrix], format="csr"))
+    parts = [sparse.csr_array((0, len(terms)), dtype=np.float32)]
+    for first, part in _blocks(joined):
+        grams = gram_matrix[first : first + part.shape[0]]
+        parts.append(_trim(sparse.csr_array(sparse.hstack([part, grams], format="csr")), idf))
     del joined, gram_matrix
-    return Lexicon(terms, documents_of.astype(np.int32), idf, is_word, _trim(matrix, idf), gram_length)
+    matrix = sparse.csr_array(sparse.vstack(parts, format="csr"))
+    return Lexicon(terms, documents_of.astype(np.int32), idf, is_word, matrix, gram_length)
 
 
 def name_tokens(document: Document) -> list[str]:

@@ -196,10 +196,12 @@ declare
         where w.release_id = of_release and w.min_history = 0 and w.term like 'search\_%'
     );
     v_unknown double precision := (v_weights ->> 'search_unknown_idf')::double precision;
+    v_words text[];
 begin
     select t.tokens, t.corrections into v_tokens, corrections from internal.query_tokens(of_release, query) as t;
+    v_words := internal.word_terms(v_tokens);
     with asked as (
-        select 'words' as family, w.term from unnest(internal.word_terms(v_tokens)) as w (term)
+        select 'words' as family, w.term from unnest(v_words) as w (term)
         union all
         select case when p.term like '% %' then 'measures' else 'pairs' end, p.term
         from unnest(internal.pair_terms(v_tokens)) as p (term)
@@ -255,7 +257,7 @@ begin
         -- A pair may be a word of the lexicon, too: its vector counts once.
         (
             select l2_normalize(sum(k.vec)) from known as k
-            where k.vec is not null and (k.family <> 'pairs' or k.term <> all(internal.word_terms(v_tokens)))
+            where k.vec is not null and (k.family <> 'pairs' or k.term <> all(v_words))
         ),
         (
             select internal.sparse(array_agg(s.term_no), array_agg(s.amount))
