@@ -140,9 +140,14 @@ def distinct(sequence: Sequence[int]) -> list[int]:
 
 def centre(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return vectors minus their mean, of unit length; zero where nothing but the mean was left."""
-    centred = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.asarray(np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-5))
+    mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centred = np.zeros(vectors.shape, np.float32)
+    # By blocks: those of a million products take a gigabyte and a half, once.
+    for first in range(0, len(vectors), 10_000):
+        shifted = vectors[first : first + 10_000] - mean
+        length = np.linalg.norm(shifted, axis=1, keepdims=True)
+        np.divide(shifted, length, out=centred[first : first + 10_000], where=length > 1e-5)
+    return centred
 
 
 def check(catalogue: Catalogue, sequences: Sequence[Sequence[int]]) -> None:
