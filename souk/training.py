@@ -38,6 +38,7 @@ from souk.shoppers import (
     repeat_gaps,
     shoppers,
 )
+from souk.transitions import read_transitions
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
         )
         behaviour = read_behaviour(connection, shop, gaps_of_items(products, gaps))
         log.info("training on %s products and %s events", f"{len(catalogue.item_ids):,}", f"{behaviour.events:,}")
-        recommender = fit(catalogue, behaviour.liked, behaviour.bought)
+        transition = read_transitions(connection, settings, shop, catalogue.item_ids)
+        recommender = fit(catalogue, behaviour.liked, behaviour.bought, transition)
         for (term, first), weight in recommender.weights.items():
             log.debug("weight of %s from %s products of history: %.3f", term, first, weight)
         judged = read_judged(connection, shop)
@@ -126,7 +128,8 @@ def read_products(connection: Connection, shop: str, files: Sequence[Path]) -> P
     place = {item: number for number, item in enumerate(table["item_id"].to_pylist())}
     columns = ("title", "description", "brand", "categories", "price", "attributes")
     rows = connection.execute(
-        f"select item_id, {', '.join(columns)} from marts.dim_items where shop = %s order by item_id", [shop]
+        f'select item_id, {", ".join(columns)} from marts.dim_items where shop = %s order by item_id collate "C"',
+        [shop],
     ).fetchall()
     rows = [row for row in rows if row[0] in place]
     if not rows:

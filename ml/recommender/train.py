@@ -31,7 +31,12 @@ class Catalogue:
     vectors: NDArray[np.float32]
 
 
-def fit(catalogue: Catalogue, sequences: Sequence[Sequence[int]], bought: Sequence[Sequence[int]] = ()) -> Recommender:
+def fit(
+    catalogue: Catalogue,
+    sequences: Sequence[Sequence[int]],
+    bought: Sequence[Sequence[int]] = (),
+    transition: tuple[Edges, Edges] | None = None,
+) -> Recommender:
     """Train on all sequences.
 
     The weights are learned from each shopper's last new item, with edges that have not seen it; edges and
@@ -42,6 +47,8 @@ def fit(catalogue: Catalogue, sequences: Sequence[Sequence[int]], bought: Sequen
         catalogue: The items.
         sequences: Item indices in time order, one sequence per shopper; repeats are allowed.
         bought: The purchases among them; without any, everything taken counts as bought.
+        transition: `transitions` of the sequences without each shopper's last new item, and of all, where they have
+            been counted already.
 
     Raises:
         ValueError: The parts of the catalogue differ in length, or a sequence names an unknown item.
@@ -51,9 +58,10 @@ def fit(catalogue: Catalogue, sequences: Sequence[Sequence[int]], bought: Sequen
     firsts = [distinct(sequence) for sequence in sequences]
     known = from_texts(catalogue)
     learners = [items for items in firsts if len(items) >= 2]
-    partial = with_events(known, [items[:-1] for items in firsts])
+    held, whole = transition or (None, None)
+    partial = with_events(known, [items[:-1] for items in firsts], transition=held)
     weights = fit_weights(partial, [items[:-1] for items in learners], [items[-1] for items in learners])
-    served = with_events(known, firsts)
+    served = with_events(known, firsts, transition=whole)
     baskets = [distinct(sequence)[-BASKET:] for sequence in (bought if any(map(len, bought)) else sequences)]
     together = cooccurrences(baskets, len(catalogue.item_ids))
     return replace(served, weights=weights, edges={**served.edges, "cooccurrence": together})
@@ -67,10 +75,13 @@ def from_texts(catalogue: Catalogue) -> Recommender:
     return Recommender(catalogue.item_ids, edges, popularity, dict(EQUAL_WEIGHTS), centred.astype(np.float16))
 
 
-def with_events(recommender: Recommender, sequences: Sequence[Sequence[int]]) -> Recommender:
-    """Return the recommender with transitions and popularity counted on these sequences."""
+def with_events(
+    recommender: Recommender, sequences: Sequence[Sequence[int]], transition: Edges | None = None
+) -> Recommender:
+    """Return the recommender with popularity counted on these sequences, and transitions where they are not given."""
     n_items = len(recommender.item_ids)
-    edges: dict[str, Edges] = {**recommender.edges, "transition": transitions(sequences, n_items)}
+    counted = transitions(sequences, n_items) if transition is None else transition
+    edges = {**recommender.edges, "transition": counted}
     return replace(recommender, edges=edges, popularity=popularity(sequences, n_items))
 
 
