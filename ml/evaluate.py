@@ -181,7 +181,7 @@ def _graph(build: Callable[[Sequence[Sequence[int]], int, int], Edges]) -> Calla
 
 def _souk(catalogue: Catalogue, split: Split, seed: int) -> _Arm:
     started = time.perf_counter()
-    model = with_events(from_texts(catalogue), [*split.train, *split.skipped])
+    model = with_events(from_texts(catalogue), [*split.train, *split.skipped], seed)
     served = replace(model, weights=fit_weights(model, split.train, split.validation))
     seconds = time.perf_counter() - started
     is_first = np.random.default_rng(seed).random(len(split.train)) < 0.5

@@ -92,7 +92,7 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
         behaviour = read_behaviour(connection, shop, gaps_of_items(products, gaps))
         log.info("training on %s products and %s events", f"{len(catalogue.item_ids):,}", f"{behaviour.events:,}")
         transition = read_transitions(connection, settings, shop, catalogue.item_ids)
-        recommender = fit(catalogue, behaviour.liked, behaviour.bought, transition)
+        recommender = fit(catalogue, behaviour.liked, behaviour.bought, SEED, transition)
         for (term, first), weight in recommender.weights.items():
             log.debug("weight of %s from %s products of history: %.3f", term, first, weight)
         judged = read_judged(connection, shop)

@@ -1,9 +1,11 @@
-"""The score of an item for a shopper: four terms, weighted; the same formula that the SQL function computes.
+"""The score of an item for a shopper: five terms, weighted; the same formula that the SQL function computes.
 
-For a history h_0 (newest), h_1, … of distinct items, an edge term of item j is Σ_k decay^k · val(h_k → j) over
-k < 10, divided by its maximum over the items outside the history. The three newest items speak for 50 neighbours each,
-the others for 20: on held-out data that costs nothing, and it is a third of the work. Popularity is taken as
-it is. The weights depend on the length of the history. Without a history the score is the popularity.
+For a history h_0 (newest), h_1, … of distinct items, the term `pq` of item j is max(0, 1 + (s_j - s) / 10): s_j is its
+logit by the sequence model (`ml.recommender.pq`), s the largest of the items outside the history. An edge term is
+Σ_k decay^k · val(h_k → j) over k < 10, divided by its maximum over the items outside the history. The three newest
+items speak for 50 neighbours each, the others for 20: on held-out data that costs nothing, and it is a third of the
+work. Popularity is taken as it is. The weights depend on the length of the history. Without a history the score is the
+popularity.
 """
 
 from __future__ import annotations
@@ -16,16 +18,23 @@ from numpy.typing import NDArray
 from scipy import optimize, sparse
 
 from ml.recommender.edges import Edges
+from ml.recommender.pq import PLACES, tastes
 
 DECAYS = {"transition": 0.7, "tfidf": 0.7, "encoder": 0.6}
-TERMS = (*DECAYS, "popularity")
-HISTORY = 20
+TERMS = ("pq", *DECAYS, "popularity")
+HISTORY = PLACES
 # Places of the history, newest first, and the neighbours that each speaks for: (from, to, neighbours).
 REACH = ((0, 3, 50), (3, 10, 20))
 POPULAR = 200
+LIKELY = 200
+# A logit that is so much lower than the largest says no more.
+LOGIT_RANGE = 10.0
 BUCKETS = (1, 3, 6, 11)
 MIN_USERS = 200
 MAX_USERS = 10_000
+# Of a large catalogue fewer shoppers are learned from, and fewer scored at once: every item of each is.
+MAX_SCORES = 2_000_000_000
+SCORES_PER_BLOCK = 4_000_000
 L2 = 1e-4
 USERS_PER_BLOCK = 256
 # Too few shoppers to learn from: every term speaks equally loud.
@@ -44,6 +53,10 @@ class Recommender:
         popularity: float32 (n,), log(1 + events) over its maximum: 0 to 1.
         weights: Weight of (term, smallest history length it applies to).
         text_vectors: float16 (n, d), centred on the catalogue, unit length (zero where the text says nothing).
+        features: float32 (n, 128), what the sequence model reads of the texts; not served.
+        inputs: float16 (n, 128), p of the sequence model.
+        outputs: float16 (n, 129), its q over the temperature, and the bias.
+        position_weights: float32 (20, 128), its w, that of the newest item first.
     """
 
     item_ids: list[str]
@@ -51,6 +64,10 @@ class Recommender:
     popularity: NDArray[np.float32]
     weights: Weights
     text_vectors: NDArray[np.float16]
+    features: NDArray[np.float32]
+    inputs: NDArray[np.float16]
+    outputs: NDArray[np.float16]
+    position_weights: NDArray[np.float32]
 
 
 def recent(history: Sequence[int]) -> list[int]:
@@ -98,13 +115,13 @@ def score_batch(recommender: Recommender, histories: Sequence[Sequence[int]]) ->
 def fit_weights(recommender: Recommender, histories: Sequence[Sequence[int]], targets: Sequence[int]) -> Weights:
     """Learn the weights from what shoppers took next.
 
-    Softmax cross-entropy of the next item among the candidates (items with an edge from the history, and the
-    200 most popular), over the shoppers whose next item is one of them; L2-regularised; weights not negative: a
-    reason never speaks against its item.
+    Softmax cross-entropy of the next item among the candidates (the 200 likeliest by the sequence model, items with
+    an edge from the history, and the 200 most popular), over the shoppers whose next item is one of them;
+    L2-regularised; weights not negative: a reason never speaks against its item.
     One set of weights per bucket of history lengths with at least 200 shoppers.
 
     Args:
-        recommender: Edges and popularity fitted without the targets; its weights are ignored.
+        recommender: Fitted without the targets; its weights are ignored.
         histories: What each shopper had, in time order, not empty.
         targets: What each took next.
 
@@ -113,7 +130,8 @@ def fit_weights(recommender: Recommender, histories: Sequence[Sequence[int]], ta
     """
     weights: Weights = {}
     for first, users in _buckets(histories).items():
-        users = users[:: 1 + len(users) // MAX_USERS]
+        most = max(1, min(MAX_USERS, MAX_SCORES // len(recommender.item_ids)))
+        users = users[:: 1 + len(users) // most]
         features, sizes, chosen = _candidates(
             recommender, [histories[user] for user in users], [targets[user] for user in users]
         )
@@ -139,10 +157,13 @@ def _term_blocks(
     """Yield blocks of histories with their normalised terms, (users, terms, n_items)."""
     n_items = len(recommender.item_ids)
     graphs = {kind: [recommender.edges[kind].matrix(n_items, top) for _, _, top in REACH] for kind in DECAYS}
-    for start in range(0, len(histories), USERS_PER_BLOCK):
-        block = histories[start : start + USERS_PER_BLOCK]
+    outputs = recommender.outputs.astype(np.float32).T
+    per_block = max(1, min(USERS_PER_BLOCK, SCORES_PER_BLOCK // max(n_items, 1)))
+    for start in range(0, len(histories), per_block):
+        block = histories[start : start + per_block]
         terms = np.empty((len(block), len(TERMS), n_items))
-        for number, (kind, decay) in enumerate(DECAYS.items()):
+        terms[:, 0] = _likelihood(recommender, block, outputs)
+        for number, (kind, decay) in enumerate(DECAYS.items(), 1):
             scores = sum(
                 (
                     edge_scores(graph, block, decay, first, after)
@@ -154,6 +175,18 @@ def _term_blocks(
             terms[:, number] = np.divide(scores, largest, out=scores, where=largest > 0)
         terms[:, -1] = recommender.popularity
         yield block, terms
+
+
+def _likelihood(
+    recommender: Recommender, histories: Sequence[Sequence[int]], outputs: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the term `pq`, (users, n_items), given the outputs as float32 (d + 1, n_items)."""
+    logits = tastes(recommender.inputs, recommender.position_weights, [recent(items) for items in histories]) @ outputs
+    for row, history in zip(logits, histories, strict=True):
+        row[list(history)] = -np.inf
+    largest = logits.max(axis=1, keepdims=True, initial=-np.inf)
+    known = np.isfinite(largest)
+    return np.maximum(0, 1 + (logits - np.where(known, largest, 0)) / LOGIT_RANGE)
 
 
 def _buckets(histories: Sequence[Sequence[int]]) -> dict[int, NDArray[np.int64]]:
@@ -182,12 +215,14 @@ def _candidates(
     Only users whose target is a candidate are in it.
     """
     popular = np.argsort(-recommender.popularity, kind="stable")[:POPULAR]
+    likely = min(LIKELY, len(recommender.item_ids))
     features: list[NDArray[np.float64]] = [np.zeros((0, len(TERMS)))]
     chosen: list[int] = []
     read = done = 0
     for block, terms in _term_blocks(recommender, histories):
         for history, target, of_user in zip(block, targets[read : read + len(block)], terms, strict=True):
-            is_candidate = (of_user[:-1] > 0).any(axis=0)
+            is_candidate = (of_user[1:-1] > 0).any(axis=0)
+            is_candidate[np.argpartition(-of_user[0], likely - 1)[:likely]] = True
             is_candidate[popular] = True
             is_candidate[list(history)] = False
             # A target that no term reaches would only teach that every term is wrong.

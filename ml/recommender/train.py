@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 
 from ml.recommender.edges import Edges, cooccurrences, text_edges, transitions
 from ml.recommender.fusion import EQUAL_WEIGHTS, Recommender, fit_weights
+from ml.recommender.pq import DIMENSION, PQ, from_features, train
+from ml.recommender.text_features import text_features
 from ml.recommender.tfidf import tfidf
 
+# `ml.recommender.pq.train`, or what does the same on several machines.
+Learn = Callable[[NDArray[np.float32], Sequence[Sequence[int]], int], PQ]
 # Of a very long list of purchases the newest say what goes together now; the pairs grow with its square.
 BASKET = 200
 
@@ -35,20 +39,24 @@ def fit(
     catalogue: Catalogue,
     sequences: Sequence[Sequence[int]],
     bought: Sequence[Sequence[int]] = (),
+    seed: int = 0,
     transition: tuple[Edges, Edges] | None = None,
+    learn: Learn = train,
 ) -> Recommender:
     """Train on all sequences.
 
-    The weights are learned from each shopper's last new item, with edges that have not seen it; edges and
-    popularity are then fitted again on everything. The result depends on the input alone: nothing is drawn.
+    The weights are learned from each shopper's last new item, with a sequence model and edges that have not seen it;
+    these and popularity are then fitted again on everything.
     The edges `cooccurrence` say what else the buyers of an item bought; no term of the score reads them.
 
     Args:
         catalogue: The items.
         sequences: Item indices in time order, one sequence per shopper; repeats are allowed.
         bought: The purchases among them; without any, everything taken counts as bought.
+        seed: Of everything that is drawn.
         transition: `transitions` of the sequences without each shopper's last new item, and of all, where they have
             been counted already.
+        learn: Trains the sequence model.
 
     Raises:
         ValueError: The parts of the catalogue differ in length, or a sequence names an unknown item.
@@ -59,9 +67,9 @@ def fit(
     known = from_texts(catalogue)
     learners = [items for items in firsts if len(items) >= 2]
     held, whole = transition or (None, None)
-    partial = with_events(known, [items[:-1] for items in firsts], transition=held)
+    partial = with_events(known, [items[:-1] for items in firsts], seed, held, learn)
     weights = fit_weights(partial, [items[:-1] for items in learners], [items[-1] for items in learners])
-    served = with_events(known, firsts, transition=whole)
+    served = with_events(known, firsts, seed, whole, learn)
     baskets = [distinct(sequence)[-BASKET:] for sequence in (bought if any(map(len, bought)) else sequences)]
     together = cooccurrences(baskets, len(catalogue.item_ids))
     return replace(served, weights=weights, edges={**served.edges, "cooccurrence": together})
@@ -70,19 +78,44 @@ def fit(
 def from_texts(catalogue: Catalogue) -> Recommender:
     """Return what the texts alone give: text edges and vectors, no popularity, equal weights."""
     centred = centre(catalogue.vectors)
-    edges = {"tfidf": text_edges(tfidf(catalogue.terms)), "encoder": text_edges(centred)}
+    words = tfidf(catalogue.terms)
+    edges = {"tfidf": text_edges(words), "encoder": text_edges(centred)}
     popularity = np.zeros(len(catalogue.item_ids), dtype=np.float32)
-    return Recommender(catalogue.item_ids, edges, popularity, dict(EQUAL_WEIGHTS), centred.astype(np.float16))
+    features = text_features(words, catalogue.vectors, DIMENSION)
+    alone = from_features(features)
+    return Recommender(
+        *(catalogue.item_ids, edges, popularity, dict(EQUAL_WEIGHTS), centred.astype(np.float16), features),
+        *(alone.inputs, alone.outputs, alone.position_weights),
+    )
 
 
 def with_events(
-    recommender: Recommender, sequences: Sequence[Sequence[int]], transition: Edges | None = None
+    recommender: Recommender,
+    sequences: Sequence[Sequence[int]],
+    seed: int = 0,
+    transition: Edges | None = None,
+    learn: Learn = train,
 ) -> Recommender:
-    """Return the recommender with popularity counted on these sequences, and transitions where they are not given."""
+    """Return the recommender with its sequence model, transitions and popularity fitted on these sequences.
+
+    Args:
+        recommender: What the texts give.
+        sequences: Distinct item indices in time order, one sequence per shopper.
+        seed: Of the sequence model.
+        transition: The transitions of these sequences, where they are known already.
+        learn: Trains the sequence model.
+    """
     n_items = len(recommender.item_ids)
-    counted = transitions(sequences, n_items) if transition is None else transition
-    edges = {**recommender.edges, "transition": counted}
-    return replace(recommender, edges=edges, popularity=popularity(sequences, n_items))
+    found = transitions(sequences, n_items) if transition is None else transition
+    model = learn(recommender.features, sequences, seed)
+    return replace(
+        recommender,
+        edges={**recommender.edges, "transition": found},
+        popularity=popularity(sequences, n_items),
+        inputs=model.inputs,
+        outputs=model.outputs,
+        position_weights=model.position_weights,
+    )
 
 
 def popularity(sequences: Sequence[Sequence[int]], n_items: int) -> NDArray[np.float32]:

@@ -60,9 +60,9 @@ def test_no_training_data_holds_a_held_out_item(planted, monkeypatch):
     seen: list[list[int]] = []
     build = evaluation.with_events
 
-    def spy(model, sequences):
+    def spy(model, sequences, seed):
         seen.extend(map(list, sequences))
-        return build(model, sequences)
+        return build(model, sequences, seed)
 
     monkeypatch.setattr(evaluation, "with_events", spy)
     evaluate(*planted, data="planted", arms=["souk"])
