@@ -30,6 +30,7 @@ class Settings:
         quarantine_limit: Landing fails when a larger share of an input's rows is bad.
         late_days: Events this much older than the watermark are still folded into profiles.
         edges: What counts the transitions between products: `dbt` in Postgres, or `spark` from the lake.
+        trainers: Processes that train the sequence model on Spark's executors; 0 trains it here.
         pseudonym_key: Hex key of the pseudonyms; None for one kept under `home`.
         vault_key: Hex AES-256 key of contact data; None for one kept under `home`.
     """
@@ -44,6 +45,7 @@ class Settings:
     quarantine_limit: float
     late_days: int
     edges: str
+    trainers: int
     pseudonym_key: str | None
     vault_key: str | None
 
@@ -94,6 +96,7 @@ class Settings:
             quarantine_limit=read("SOUK_QUARANTINE_LIMIT", "0.05", float),
             late_days=read("SOUK_LATE_DAYS", "10", int),
             edges=edges,
+            trainers=read("SOUK_TRAINERS", "0", int),
             pseudonym_key=given.get("SOUK_PSEUDONYM_KEY") or None,
             vault_key=given.get("SOUK_VAULT_KEY") or None,
         )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from ml.recommender.category import (
     leaf_categories,
     user_examples,
 )
+from ml.recommender.pq import train
+from ml.recommender.train import Learn
 from ml.search import Document, Judged, SearchIndex, build_index
 from souk.artefacts import write_release
 from souk.errors import SoukError
@@ -92,7 +94,8 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
         behaviour = read_behaviour(connection, shop, gaps_of_items(products, gaps))
         log.info("training on %s products and %s events", f"{len(catalogue.item_ids):,}", f"{behaviour.events:,}")
         transition = read_transitions(connection, settings, shop, catalogue.item_ids)
-        recommender = fit(catalogue, behaviour.liked, behaviour.bought, SEED, transition)
+        with learner(settings, shop) as learn:
+            recommender = fit(catalogue, behaviour.liked, behaviour.bought, SEED, transition, learn)
         for (term, first), weight in recommender.weights.items():
             log.debug("weight of %s from %s products of history: %.3f", term, first, weight)
         judged = read_judged(connection, shop)
@@ -116,6 +119,24 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
             item_days(connection, shop),
         )
     return {**counts, "events": behaviour.events}
+
+
+@contextmanager
+def learner(settings: Settings, shop: str) -> Iterator[Learn]:
+    """Give what trains the sequence model: this process, or the processes on Spark that the settings ask for."""
+    if not settings.trainers:
+        yield train
+        return
+    from spark_jobs.session import spark_session
+    from spark_jobs.train_recommender import train_recommender
+
+    spark = spark_session("souk train", settings.spark_master, settings.home)
+    try:
+        yield lambda features, sequences, seed: train_recommender(
+            spark, features, sequences, seed, settings.trainers, settings.lake / shop
+        )
+    finally:
+        spark.stop()
 
 
 def read_products(connection: Connection, shop: str, files: Sequence[Path]) -> Products:
