@@ -151,9 +151,9 @@ def test_shoppers_have_a_past_and_opinions(module_database, trained):
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(vectors)), abs=1e-2)
 
 
-def test_training_twice_writes_the_same_and_says_what_it_found(module_database, settings, trained, caplog):
+def test_training_again_with_spark_writes_the_same_and_says_what_it_found(module_database, settings, trained, caplog):
     caplog.set_level(logging.INFO, logger="souk.training")
-    counts, tables = train(module_database, settings, "again")
+    counts, tables = train(module_database, dataclasses.replace(settings, edges="spark"), "again")
     assert counts == trained[0]
     assert [table for table in TABLES if not tables[table].equals(trained[1][table])] == []
     assert re.search(r"bought again: .*Cats after 4\d days", caplog.text)
@@ -180,12 +180,6 @@ def test_the_mart_and_spark_count_what_the_reference_counts(module_database, set
             assert found.dst.tolist() == wanted.dst.tolist()
             assert np.abs(found.val - wanted.val).max() <= 1e-6
     assert not (settings.lake / "small" / "transitions").exists()
-
-
-def test_spark_makes_the_same_release(module_database, settings, trained):
-    counts, tables = train(module_database, dataclasses.replace(settings, edges="spark"), "spark")
-    assert counts == trained[0]
-    assert [table for table in TABLES if not tables[table].equals(trained[1][table])] == []
 
 
 def test_a_shop_without_vectors_is_refused(module_database, settings, shop):
