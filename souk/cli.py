@@ -17,7 +17,7 @@ from souk import show
 from souk.errors import SoukError
 from souk.postgres import EmbeddedPostgres, connect
 from souk.settings import Settings
-from souk.sources import SOURCES
+from souk.sources import SOURCES, open_dataset
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--search", action="store_true", help="measure search: with --judgements, or --source")
     evaluate.add_argument("--judgements", type=Path, help="product_uid, product_title, search_term, relevance as CSV")
     evaluate.add_argument("--test-judgements", type=Path, help="test on these; the others train and validate")
-    evaluate.add_argument("--source", choices=["demo-shop"], help="search: the demo shop's Chinese searches")
+    evaluate.add_argument("--source", choices=SOURCES, help="search: a shop; the demo shop's Chinese searches")
+    evaluate.add_argument("--path", type=Path, help="file or folder of its data")
+    evaluate.add_argument("--clicks", action="store_true", help="search: judge by what shoppers chose, in any language")
     evaluate.add_argument("--json", type=Path, help="write the figures here, too")
     evaluate.add_argument("--sample", type=int, default=1000, help="users that are also scored through SQL")
     add("up", _up, "Start Postgres and the Airflow UI on loopback.")
@@ -108,7 +110,8 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
         from souk.search_collections import open_collection
         from souk.search_evaluation import evaluate_search
 
-        collection = open_collection(options.judgements, options.test_judgements, options.source)
+        dataset = open_dataset(options.source, options.path, 1, 0, settings.home) if options.source else None
+        collection = open_collection(options.judgements, options.test_judgements, dataset, options.clicks)
         print(evaluate_search(settings, collection, options.json))
         return
     if not (options.items and options.sequences):

@@ -8,7 +8,7 @@ An item without events has E = O = 0 and is known by its text: there is no cold 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,21 @@ class PQ:
     inputs: NDArray[np.float16]
     outputs: NDArray[np.float16]
     position_weights: Floats
+
+
+@dataclass(frozen=True)
+class Team:
+    """Processes that train one model together: each learns from its part of every batch.
+
+    Attributes:
+        rank: Of this process, from 0.
+        size: Number of processes.
+        add: Replaces a tensor by its sum over all processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    add: Callable[[torch.Tensor], object] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -112,7 +127,7 @@ def tastes(inputs: NDArray[np.float16], position_weights: Floats, histories: Seq
     return np.concatenate([total, np.ones((len(total), 1), np.float32)], axis=1).astype(np.float16).astype(np.float32)
 
 
-def train(features: Floats, sequences: Sequence[Sequence[int]], seed: int = 0) -> PQ:
+def train(features: Floats, sequences: Sequence[Sequence[int]], seed: int = 0, team: Team | None = None) -> PQ:
     """Train on every step of the sequences.
 
     Negatives are drawn uniformly and shared by a batch, each standing for n / 1,024 items; of a small catalogue all
@@ -123,6 +138,8 @@ def train(features: Floats, sequences: Sequence[Sequence[int]], seed: int = 0) -
         features: float32 (n, d), unit vectors of the texts, or zero.
         sequences: Distinct item indices in time order, one sequence per shopper.
         seed: Of the start, the order, the negatives and the dropout.
+        team: The processes that train together; this one alone by default. All draw the same and end with the same
+            model, which is that of one process but for the rounding of sums.
 
     Returns:
         The model; `from_features` if there are fewer than 500 steps.
@@ -130,19 +147,20 @@ def train(features: Floats, sequences: Sequence[Sequence[int]], seed: int = 0) -
     steps = steps_of(sequences)
     if len(steps.places) < MIN_STEPS:
         return from_features(features)
-    return _Training(features, seed).run(steps)
+    return _Training(features, seed, team or Team()).run(steps)
 
 
 class _Training:
     """Parameters and optimiser of one run."""
 
-    def __init__(self, features: Floats, seed: int) -> None:
+    def __init__(self, features: Floats, seed: int, team: Team) -> None:
         import torch
 
         n_items, dimension = features.shape
         self.chance = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.features = torch.from_numpy(features)
+        self.team = team
 
         def table() -> _Parameter:
             spread = torch.empty(n_items, dimension).normal_(0.0, START_SPREAD, generator=self.generator)
@@ -179,24 +197,26 @@ class _Training:
 
         p = self.item_inputs.rows(input_rows) + self.features[input_rows] @ self.map_inputs.all()
         # index_select has a fast gradient on a CPU, indexing has not.
-        p = p.index_select(0, torch.from_numpy(had_at))
-        kept = torch.rand(p.shape, generator=self.generator) >= DROPOUT
-        p = p * kept * self.weights.all().index_select(0, torch.from_numpy(positions))
-        u = torch.zeros(len(chosen), p.shape[1]).index_add(0, torch.from_numpy(rows), p)
+        kept = torch.rand(len(had), p.shape[1], generator=self.generator) >= DROPOUT
+        first, after = (len(chosen) * rank // self.team.size for rank in (self.team.rank, self.team.rank + 1))
+        own = slice(*np.searchsorted(rows, [first, after]))
+        p = p.index_select(0, torch.from_numpy(had_at[own]))
+        p = p * kept[own] * self.weights.all().index_select(0, torch.from_numpy(positions[own]))
+        u = torch.zeros(after - first, p.shape[1]).index_add(0, torch.from_numpy(rows[own] - first), p)
         q = self.item_outputs.rows(output_rows) + self.features[output_rows] @ self.map_outputs.all()
         q = torch.nn.functional.normalize(q)
         u = torch.nn.functional.normalize(u) / TEMPERATURE
         bias = self.bias.rows(output_rows)[:, 0]
-        target_at, drawn_at = map(torch.from_numpy, np.split(output_at, [len(targets)]))
+        target_at, drawn_at = torch.from_numpy(output_at[first:after]), torch.from_numpy(output_at[len(targets) :])
         reached = (u * q.index_select(0, target_at)).sum(dim=1) + bias.index_select(0, target_at)
         logits = u @ q.index_select(0, drawn_at).T + bias.index_select(0, drawn_at)
         if not every:
             logits = logits + float(np.log(n_items / NEGATIVES))
-        logits = logits.masked_fill(torch.from_numpy(targets[:, None] == drawn[None, :]), -torch.inf)
-        loss = (torch.logaddexp(reached, logits.logsumexp(dim=1)) - reached).mean()
+        logits = logits.masked_fill(torch.from_numpy(targets[first:after, None] == drawn[None, :]), -torch.inf)
+        loss = (torch.logaddexp(reached, logits.logsumexp(dim=1)) - reached).sum() / len(chosen)
         loss.backward()  # type: ignore[no-untyped-call]
         for parameter in self._parameters():
-            parameter.update(rate, number)
+            parameter.update(rate, number, self.team)
 
     def _parameters(self) -> tuple[_Parameter, ...]:
         return self.item_inputs, self.item_outputs, self.bias, self.map_inputs, self.map_outputs, self.weights
@@ -234,15 +254,17 @@ class _Parameter:
         self.read = self.value.detach().clone().requires_grad_()
         return self.read
 
-    def update(self, rate: float, number: int) -> None:
+    def update(self, rate: float, number: int, team: Team) -> None:
         """Take one step of Adam with what was read.
 
         Args:
             rate: Learning rate.
             number: Of the step, from 1.
+            team: Whose gradients count.
         """
         gradient = self.read.grad
         assert gradient is not None
+        team.add(gradient)
         mean = self.mean[self.which].lerp(gradient, 0.1)
         square = self.square[self.which].lerp(gradient * gradient, 0.001)
         self.mean[self.which], self.square[self.which] = mean, square
