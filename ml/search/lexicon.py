@@ -86,9 +86,11 @@ def read_catalogue(documents: Sequence[Document]) -> Lexicon:
     gram_terms, gram_matrix, gram_length = _grams(*names.matrix(lambda _: 1), at_least)
 
     number = {term: place for place, term in enumerate(word_terms)}
-    both = [number.setdefault(term, len(number)) for term in pair_terms]
+    both = np.array([number.setdefault(term, len(number)) for term in pair_terms], np.int32)
     joined = sparse.csr_array((word_matrix.data, word_matrix.indices, word_matrix.indptr), (n_items, len(number)))
-    moved = sparse.csr_array((np.ones(len(both), np.float32), (np.arange(len(both)), both)), (len(both), len(number)))
+    moved = sparse.csr_array(
+        (np.ones(len(both), np.float32), both, np.arange(len(both) + 1, dtype=np.int32)), (len(both), len(number))
+    )
     joined = joined.maximum(pair_matrix @ moved)
     del word_matrix, pair_matrix
     terms = [*number, *gram_terms]
@@ -190,7 +192,7 @@ class _Weights:
 
     def __init__(self) -> None:
         self._number: dict[str, int] = {}
-        self._start = array("q", [0])
+        self._start = array("i", [0])
         self._column = array("i")
         self._weight = array("f")
 
@@ -225,7 +227,7 @@ def _grams(vocabulary: list[str], held: sparse.csr_array, at_least: int) -> tupl
         at_least: Products that must hold an n-gram.
     """
     number: dict[str, int] = {}
-    start, column = array("q", [0]), array("i")
+    start, column = array("i", [0]), array("i")
     for token in vocabulary:
         column.extend([number.setdefault(gram, len(number)) for gram in cut.character_grams(token)])
         start.append(len(column))
