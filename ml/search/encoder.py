@@ -242,17 +242,13 @@ class _Training:
         is_own = ((item[:, :, None] == best) & (blank[:, :, None] == 0)).any(axis=1)
         others = queries @ torch.from_numpy(self.vectors[best]).T / TEMPERATURE
         others = others.masked_fill(torch.from_numpy(is_own), -torch.inf)
-        target = _target(grade)
+        target = np.where(grade >= RELEVANT, grade, 0)
         is_taught = target.any(axis=1)
+        target = target / np.maximum(target.sum(axis=1, keepdims=True), 1e-9)
         likelihood = functional.log_softmax(torch.cat([own, others], dim=1), dim=1)[:, :width]
         # Where nothing is probable, nothing is asked for either: 0 · -inf would not be a number.
         weighted = torch.from_numpy(target.astype(np.float32)) * likelihood.clamp(min=-100)
         return -weighted.sum() / max(int(is_taught.sum()), 1)
-
-
-def _target(grade: Floats) -> Floats:
-    target = np.where(grade >= RELEVANT, grade, 0)
-    return np.asarray(target / np.maximum(target.sum(axis=1, keepdims=True), 1e-9), np.float32)
 
 
 def _centred(vectors: Floats) -> Floats:
