@@ -50,7 +50,7 @@ def encode(batch: pa.RecordBatch, columns: Sequence[Column], key: Sequence[str])
         names = keys(batch, key)
         said = "; ".join(f"{name_row(names, row)}: {rejected[row]}" for row in sorted(rejected)[:_SAID])
         more = f"; and {len(rejected) - _SAID} more" if len(rejected) > _SAID else ""
-        raise RejectedRowsError(f"{len(rejected)} rows are rejected: {said}{more}")
+        raise RejectedRowsError(f"{_count(len(rejected))} rejected: {said}{more}")
     return copy_binary.encode(parts)
 
 
@@ -78,9 +78,15 @@ def refused_by_postgres(error: psycopg.Error, names: Sequence[pa.RecordBatch]) -
     for batch in names:
         if row < len(batch):
             column = f"{found[2].rstrip(':')}: " if found[2] else ""
-            return RejectedRowsError(f"1 row is rejected: {name_row(batch, row)}: {column}{error.diag.message_primary}")
+            return RejectedRowsError(
+                f"{_count(1)} rejected: {name_row(batch, row)}: {column}{error.diag.message_primary}"
+            )
         row -= len(batch)
     return None
+
+
+def _count(rows: int) -> str:
+    return "1 row is" if rows == 1 else f"{rows} rows are"
 
 
 def _vectors(lists: pa.ListArray, column: Column, rejected: dict[int, str]) -> pa.Array:

@@ -150,7 +150,7 @@ class PgvectorReader(DataSourceReader):
         """Cut the table, or each table that it consists of, into ranges of pages; a view is one range."""
         with psycopg.connect(self._options["url"], connect_timeout=10) as connection:
             leaves = connection.execute(
-                "select n.nspname, c.relname, coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int,"
+                "select n.nspname, c.relname, pg_relation_size(c.oid) / current_setting('block_size')::int,"
                 " row_security_active(c.oid) from pg_partition_tree(%s) as leaf"
                 " inner join pg_class as c on c.oid = leaf.relid inner join pg_namespace as n on n.oid = c.relnamespace"
                 " where leaf.isleaf order by 1, 2",
