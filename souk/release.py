@@ -19,10 +19,10 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from ml.search import LEXICAL_DIMENSION
-from souk import copy_binary
 from souk.artefacts import SCHEMAS, TABLES
 from souk.errors import SoukError
 from souk.postgres import connect
+from spark_jobs.pgvector import copy_binary
 
 log = logging.getLogger(__name__)
 Connection = psycopg.Connection[Any]
@@ -200,7 +200,7 @@ def _copy(connection: Connection, part: sql.Identifier, table: str, release_id: 
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(copy_binary.SIGNATURE)
         for batch in _batches(folder / f"{table}.parquet", SCHEMAS[table]):
-            copy.write(copy_binary.encode(release_id, list(_fields(columns, batch))))
+            copy.write(copy_binary.encode(list(_fields(columns, batch)), release_id))
             count += len(batch)
         copy.write(copy_binary.TRAILER)
     return count
