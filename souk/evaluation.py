@@ -1,82 +1,168 @@
-"""`souk evaluate`: the ranking figures of any items.jsonl and sequences.txt, and the proof that SQL serves them."""
+"""`souk evaluate`: the ranking figures of any data set, and the proof that SQL serves them."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ml.encoder import load_encoder
+from ml.evaluate import FIGURES, Extras
 from ml.evaluate import evaluate as measure
+from ml.evaluation.compare import Gains, paired
 from ml.recommender import Catalogue
 from ml.text import lexical_terms, passage
 from souk.errors import SoukError
+from souk.evaluation_plots import write_plots
+from souk.evaluation_table import table
 from souk.settings import Settings
 from souk.sources import Dataset
-from souk.sources.amazon import open_sequences
 from souk.through_sql import through_sql
 from souk.trial import encode_texts
 
 log = logging.getLogger(__name__)
+# What a shopper does with a product that speaks for it; being shown one does not.
+TAKEN = ("view", "click", "cart", "purchase")
 
 
-def evaluate(settings: Settings, items: Path, sequences: Path, sample: int, target: Path | None) -> str:
+@dataclass(frozen=True)
+class Shop:
+    """A data set as it is evaluated.
+
+    Attributes:
+        name: Of the shop, marked where it is generated.
+        products: Title, brand, categories and description of each product.
+        catalogue: The same products, encoded.
+        categories: Leaf category of each, None for none.
+        sequences: Items that each shopper took, in time order.
+        times: When, in Unix seconds; None where only the order is known.
+    """
+
+    name: str
+    products: list[tuple[str, str, list[str], str]]
+    catalogue: Catalogue
+    categories: list[str | None]
+    sequences: list[list[int]]
+    times: list[list[float]] | None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where figures go besides the table; None for nowhere.
+
+    Attributes:
+        json: A file; the gains of each shopper go beside it, as .npz, for a later `against`.
+        plots: A folder.
+        against: The JSON of an earlier run on the same data, to compare with.
+    """
+
+    json: Path | None = None
+    plots: Path | None = None
+    against: Path | None = None
+
+
+def evaluate(
+    settings: Settings, dataset: Dataset, sample: int, outputs: Outputs | None = None, extras: Extras | None = None
+) -> str:
     """Measure ranking on a data set, and compare SQL with the batch scorer.
 
     Args:
         settings: The server, the encoder and the cache of vectors.
-        items: items.jsonl.
-        sequences: sequences.txt, in the same order of time.
-        sample: Users that are scored through the published SQL function, too.
-        target: Where the figures go as JSON; None for nowhere.
+        dataset: Products and events.
+        sample: Shoppers that are scored through the published SQL function, too; 0 leaves it out.
+        outputs: Where the figures go besides the table.
+        extras: What else is measured.
 
     Returns:
         The figures as a table.
 
     Raises:
-        SoukError: A file is missing or has nothing to measure, or SQL and the batch scorer disagree.
+        SoukError: A file is missing or has nothing to measure, the earlier run is of other data, or SQL and the batch
+            scorer disagree.
     """
-    dataset = open_sequences(items, sequences)
-    products = list(
-        {row["item_id"]: row for chunk in dataset.products() for row in chunk if row.get("item_id")}.values()
-    )
-    catalogue = _catalogue(settings, products)
-    histories, ignored = _histories(dataset, catalogue.item_ids)
+    outputs = outputs or Outputs()
+    earlier = _read_gains(outputs.against) if outputs.against else None
+    shop = read_shop(settings, dataset)
+    try:
+        found = measure(
+            *(shop.catalogue, shop.sequences, shop.name),
+            times=shop.times,
+            categories=shop.categories,
+            extras=extras,
+        )
+    except ValueError as error:
+        raise SoukError(f"{shop.name} cannot be evaluated: {error}", "Correct the data.") from None
+    report: dict[str, Any] = found.report
+    if earlier:
+        key, gains = earlier
+        if key != report["data_key"]:
+            raise SoukError(f"{outputs.against} was measured on other data", "Compare runs on the same data.")
+        report["against"] = {"run": str(outputs.against), "differences": _differences(found.gains, gains)}
+    if sample:
+        report["through_sql"] = through_sql(
+            settings, dataset.shop, shop.products, shop.catalogue, shop.sequences, sample
+        )
+    if outputs.json:
+        _write(report, found.gains, outputs.json)
+    if outputs.plots:
+        write_plots(report, outputs.plots)
+    return table(report)
+
+
+def read_shop(settings: Settings, dataset: Dataset) -> Shop:
+    """Read what shoppers took in time order, and the products with their vectors, which are kept for the next time.
+
+    An event that is told twice counts once. Events with an unknown product or without a time are ignored.
+
+    Raises:
+        SoukError: There are no products.
+    """
+    rows = list({row["item_id"]: row for chunk in dataset.products() for row in chunk if row.get("item_id")}.values())
+    if not rows:
+        raise SoukError(f"{dataset.shop} has no products", "Correct the data.")
+    products = list(map(product_fields, rows))
+    texts = [passage(*fields) for fields in products]
+    item_ids = [str(row["item_id"]) for row in rows]
+    vectors = encode_texts(settings, load_encoder(settings.encoder, settings.models), texts)
+    sequences, times, ignored = _histories(dataset, item_ids)
     if ignored:
         log.warning("ignored %s events with an unknown item or an unreadable line", f"{ignored:,}")
-    try:
-        report: dict[str, Any] = measure(catalogue, list(histories.values()), dataset.shop)
-    except ValueError as error:
-        raise SoukError(f"{dataset.shop} cannot be evaluated: {error}", "Correct the data.") from None
-    report["through_sql"] = through_sql(
-        settings, dataset.shop, list(map(product_fields, products)), catalogue, list(histories.values()), sample
+    return Shop(
+        f"{dataset.shop}{' (generated data)' if dataset.is_generated else ''}",
+        products,
+        Catalogue(item_ids, [lexical_terms(text) for text in texts], vectors),
+        [categories[-1] if categories else None for _, _, categories, _ in products],
+        sequences,
+        times if dataset.has_clock else None,
     )
-    if target:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(report, indent=2))
-    return _table(report)
 
 
-def _catalogue(settings: Settings, products: list[dict[str, object]]) -> Catalogue:
-    """Return the items with their vectors, which are kept for the next evaluation of the same texts."""
-    texts = [passage(*product_fields(product)) for product in products]
-    vectors = encode_texts(settings, load_encoder(settings.encoder, settings.models), texts)
-    return Catalogue([str(row["item_id"]) for row in products], [lexical_terms(text) for text in texts], vectors)
-
-
-def _histories(dataset: Dataset, item_ids: list[str]) -> tuple[dict[str, list[int]], int]:
-    """Return the item indices of each user in time order, and how many events could not be used."""
+def _histories(dataset: Dataset, item_ids: Sequence[str]) -> tuple[list[list[int]], list[list[float]], int]:
+    """Return items and times of each shopper in time order, and how many events could not be used."""
     number = {item: place for place, item in enumerate(item_ids)}
-    histories: dict[str, list[int]] = {}
+    taken: dict[str, list[tuple[float, int]]] = {}
+    known: set[object] = set()
     ignored = 0
     for event in (row for chunk in dataset.events() for row in chunk):
-        place = number.get(str(event.get("item_id")))
-        if place is None:
+        place, at = number.get(str(event.get("item_id"))), event.get("event_at")
+        if place is None or not isinstance(at, datetime):
             ignored += 1
-        else:
-            histories.setdefault(str(event["user_id"]), []).append(place)
-    return histories, ignored
+        elif event.get("kind") in TAKEN and event["event_id"] not in known:
+            known.add(event["event_id"])
+            taken.setdefault(str(event["user_id"]), []).append((at.timestamp(), place))
+    # Of events at the same moment the source's order is the best guess.
+    ordered = [sorted(events, key=lambda event: event[0]) for events in taken.values()]
+    return (
+        [[place for _, place in events] for events in ordered],
+        [[at for at, _ in events] for events in ordered],
+        ignored,
+    )
 
 
 def product_fields(product: dict[str, object]) -> tuple[str, str, list[str], str]:
@@ -90,23 +176,37 @@ def product_fields(product: dict[str, object]) -> tuple[str, str, list[str], str
     )
 
 
-def _table(report: dict[str, Any]) -> str:
-    lines = [
-        f"{report['data']}: {report['items']:,} items, {report['users']:,} users, {report['events']:,} events",
-        f"{report['protocol']}",
-        f"{'arm':12} {'val R@10':>9} {'N@10':>7} {'test R@10':>10} {'N@10':>7}  {'95 % of R@10':>18} {'train s':>8}",
-    ]
-    for arm, figures in report["arms"].items():
-        validation, test, (low, high) = figures["validation"], figures["test"], figures["ci95"]["recall@10"]
-        lines.append(
-            f"{arm:12} {validation['recall@10']:9.4f} {validation['ndcg@10']:7.4f} {test['recall@10']:10.4f}"
-            f" {test['ndcg@10']:7.4f}  {low:8.4f} to {high:.4f} {figures['train_seconds']:8.1f}"
-        )
-    agreement = report["through_sql"]
-    lines.append(
-        f"through api.recommend, {agreement['users']:,} test users: NDCG@10 {agreement['ndcg@10_sql']:.4f}, batch"
-        f" {agreement['ndcg@10_batch']:.4f}; {agreement['same_lists']:,} lists alike, {agreement['missed']:,} products"
-        f" missed, scores differ by {agreement['largest_difference']:.1e} at most; with the default diversity and"
-        f" exploration NDCG@10 {agreement['ndcg@10_defaults']:.4f}"
-    )
-    return "\n".join(lines)
+def _write(report: dict[str, Any], gains: Gains, target: Path) -> None:
+    """Write the figures, and beside them what each test shopper gained, so that another run can be compared."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(report, indent=2))
+    # A hit's gain is one of some hundred values, and most shoppers have none: it packs to a few bytes each.
+    halves = {name: values.astype(np.float32) for name, values in gains.items()}
+    np.savez_compressed(target.with_suffix(".npz"), data_key=np.array(report["data_key"]), **halves)  # type: ignore[arg-type]
+
+
+def _read_gains(run: Path) -> tuple[str, Gains]:
+    """Return the key of the data of an earlier run, and its gains.
+
+    Raises:
+        SoukError: The run, or its file of gains, is missing or unreadable.
+    """
+    path = run.with_suffix(".npz")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            gains = {name: stored[name].astype(np.float64) for name in stored.files if name != "data_key"}
+            return str(stored["data_key"]), gains
+    except (OSError, KeyError, ValueError) as error:
+        raise SoukError(f"{path} cannot be read: {error}", "Pass the --json file of an earlier run.") from None
+
+
+def _differences(ours: Gains, theirs: Gains) -> dict[str, Any]:
+    """Return by how much each arm that both runs have differs, with 95 % intervals."""
+    found: dict[str, Any] = {}
+    for name in (name for name in ours if name in theirs):
+        mean, low, high = paired(ours[name], theirs[name])
+        found[name] = {
+            figure: {"difference": float(mean[at]), "ci95": [float(low[at]), float(high[at])]}
+            for at, figure in enumerate(FIGURES)
+        }
+    return found

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from psycopg import Connection
 
 from ml.encoder import Encoder, load_encoder
-from ml.evaluate import intervals
+from ml.evaluation.protocol import intervals
 from ml.recommender import Catalogue, fit
 from ml.recommender.train import centre
 from ml.search import Judged, SearchIndex, build_index

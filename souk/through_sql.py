@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ml.encoder import load_encoder
-from ml.evaluate import leave_one_out
+from ml.evaluation.protocol import leave_one_out
 from ml.recommender import Catalogue, Recommender, score
 from ml.recommender.fusion import fit_weights, recent
 from ml.recommender.train import from_texts, with_events

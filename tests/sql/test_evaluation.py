@@ -10,6 +10,7 @@ import pytest
 from souk import evaluation, through_sql
 from souk.errors import SoukError
 from souk.settings import Settings
+from souk.sources.amazon import open_sequences
 
 pytestmark = pytest.mark.slow
 ITEMS = 40
@@ -39,7 +40,8 @@ def test_figures_and_agreement(server, template, files, tmp_path, monkeypatch):
     home = tmp_path / "home"
     settings = replace(Settings.from_env({}), home=home, database_url=server.dsn("postgres"))
     target = home / "figures.json"
-    table = evaluation.evaluate(settings, files / "items.jsonl", files / "sequences.txt", 20, target)
+    dataset = open_sequences(files / "items.jsonl", files / "sequences.txt")
+    table = evaluation.evaluate(settings, dataset, 20, evaluation.Outputs(target))
     report = json.loads(target.read_text())
     assert (report["data"], report["items"], report["users"]) == ("planted", ITEMS, 60)
     assert set(report["arms"]) == {"popularity", "item-knn", "transition", "souk"}
@@ -54,4 +56,4 @@ def test_figures_and_agreement(server, template, files, tmp_path, monkeypatch):
     real = through_sql.score
     monkeypatch.setattr(through_sql, "score", lambda model, history: real(model, history) * 1.01)
     with pytest.raises(SoukError, match="SQL and the batch scorer differ"):
-        evaluation.evaluate(settings, files / "items.jsonl", files / "sequences.txt", 20, None)
+        evaluation.evaluate(settings, dataset, 20)
