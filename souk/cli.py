@@ -115,6 +115,8 @@ def _demo(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
+    from souk.sources import open_dataset
+
     if options.search:
         from souk.search_collections import open_collection
         from souk.search_evaluation import evaluate_search
@@ -129,7 +131,6 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
         raise SoukError("--seeds starts at 1, --sample at 0", "Correct them.")
     from ml.evaluate import Extras
     from souk.evaluation import Outputs, evaluate
-    from souk.sources import open_dataset
     from souk.sources.amazon import open_sequences
 
     if options.source:
