@@ -115,7 +115,6 @@ def _demo(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
-    from souk.sources import open_dataset
 
     if options.search:
         from souk.search_collections import open_collection
