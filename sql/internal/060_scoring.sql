@@ -127,7 +127,7 @@ begin
     ),
     likely as materialized (
         select l.item_no, l.logit
-        from internal.likely(of_release, v_taste, seen, greatest(pool, 200), filters) as l
+        from internal.likely(of_release, v_taste, seen, greatest(pool, 100), filters) as l
         where within is null and v_taste is not null
     ),
     -- Products are numbered by falling popularity.
