@@ -22,7 +22,9 @@ DIMENSION = 256
 PLACES = 20
 TEMPERATURE = 0.1
 NEGATIVES = 2048
-BATCH = 1024
+# Of few steps batches are smaller: with fewer updates than these nothing would be learned.
+BATCH = (64, 1024)
+UPDATES = 200
 EPOCHS = 6
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.5
@@ -35,7 +37,7 @@ NEVER = -1e4
 MAX_STEPS = 3_000_000
 # With fewer steps to learn from, the texts alone say more.
 MIN_STEPS = 500
-USERS_PER_BLOCK = 4096
+ROWS_PER_BLOCK = 65_536
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -176,13 +178,15 @@ class _Training:
     def run(self, steps: Steps) -> PQ:
         """Train for all epochs."""
         per_epoch = min(len(steps.places), MAX_STEPS)
-        total = EPOCHS * -(-per_epoch // BATCH)
+        batch = int(np.clip(EPOCHS * per_epoch // UPDATES, *BATCH))
+        total = EPOCHS * -(-per_epoch // batch)
         done = 0
         for _ in range(EPOCHS):
             order = self.chance.permutation(len(steps.places))[:per_epoch]
-            for start in range(0, per_epoch, BATCH):
-                self._step(steps, order[start : start + BATCH], one_cycle(done / total), done + 1)
+            for start in range(0, per_epoch, batch):
+                self._step(steps, order[start : start + batch], one_cycle(done / total), done + 1)
                 done += 1
+        self._forget_unseen(steps)
         return self._served()
 
     def _step(self, steps: Steps, chosen: Ints, rate: float, number: int) -> None:
@@ -191,7 +195,7 @@ class _Training:
         n_items = len(self.features)
         rows, positions, had = steps.histories(chosen)
         targets = steps.items[steps.places[chosen]]
-        every = n_items <= 2 * NEGATIVES
+        every = n_items <= 3 * NEGATIVES
         drawn = np.arange(n_items) if every else np.unique(self.chance.integers(n_items, size=NEGATIVES))
         inputs, had_at = np.unique(had, return_inverse=True)
         outputs, output_at = np.unique(np.concatenate([targets, drawn]), return_inverse=True)
@@ -223,14 +227,28 @@ class _Training:
     def _parameters(self) -> tuple[_Parameter, ...]:
         return self.item_inputs, self.item_outputs, self.bias, self.map_inputs, self.map_outputs, self.weights
 
+    def _forget_unseen(self, steps: Steps) -> None:
+        """Leave items without events to their texts: they were only ever negatives."""
+        import torch
+
+        seen = np.zeros((len(self.features), 1), dtype=np.float32)
+        seen[steps.items] = 1.0
+        for table in (self.item_inputs, self.item_outputs):
+            table.value *= torch.from_numpy(seen)
+
     def _served(self) -> PQ:
         import torch
 
-        features = self.features
-        inputs = self.item_inputs.value + features @ self.map_inputs.value
-        outputs = torch.nn.functional.normalize(self.item_outputs.value + features @ self.map_outputs.value)
-        outputs = torch.cat([outputs / TEMPERATURE, self.bias.value], dim=1)
-        return PQ(inputs.half().numpy(), outputs.half().numpy(), self.weights.value.numpy())
+        n_items, dimension = self.features.shape
+        inputs = np.empty((n_items, dimension), dtype=np.float16)
+        outputs = np.empty((n_items, dimension + 1), dtype=np.float16)
+        for start in range(0, n_items, ROWS_PER_BLOCK):
+            rows = slice(start, start + ROWS_PER_BLOCK)
+            features = self.features[rows]
+            inputs[rows] = self.item_inputs.value[rows] + features @ self.map_inputs.value
+            q = torch.nn.functional.normalize(self.item_outputs.value[rows] + features @ self.map_outputs.value)
+            outputs[rows] = torch.cat([q / TEMPERATURE, self.bias.value[rows]], dim=1)
+        return PQ(inputs, outputs, self.weights.value.numpy())
 
 
 class _Parameter:
