@@ -53,10 +53,10 @@ class Recommender:
         popularity: float32 (n,), log(1 + events) over its maximum: 0 to 1.
         weights: Weight of (term, smallest history length it applies to).
         text_vectors: float16 (n, d), centred on the catalogue, unit length (zero where the text says nothing).
-        features: float32 (n, 128), what the sequence model reads of the texts; not served.
-        inputs: float16 (n, 128), p of the sequence model.
-        outputs: float16 (n, 129), its q over the temperature, and the bias.
-        position_weights: float32 (20, 128), its w, that of the newest item first.
+        features: float32 (n, 256), what the sequence model reads of the texts; not served.
+        inputs: float16 (n, 256), p of the sequence model.
+        outputs: float16 (n, 257), its q over the temperature, and the bias.
+        position_weights: float32 (20, 256), its w, that of the newest item first.
     """
 
     item_ids: list[str]

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-DIMENSION = 128
+DIMENSION = 256
 PLACES = 20
 TEMPERATURE = 0.1
-NEGATIVES = 1024
+NEGATIVES = 2048
 BATCH = 1024
 EPOCHS = 6
 LEARNING_RATE = 3e-3
@@ -29,6 +29,8 @@ WEIGHT_DECAY = 0.5
 DROPOUT = 0.2
 START_DECAY = 0.7
 START_SPREAD = 0.01
+# The logit of what is no negative.
+NEVER = -1e4
 # Of more steps than this a part is drawn anew for each epoch.
 MAX_STEPS = 3_000_000
 # With fewer steps to learn from, the texts alone say more.
@@ -130,7 +132,7 @@ def tastes(inputs: NDArray[np.float16], position_weights: Floats, histories: Seq
 def train(features: Floats, sequences: Sequence[Sequence[int]], seed: int = 0, team: Team | None = None) -> PQ:
     """Train on every step of the sequences.
 
-    Negatives are drawn uniformly and shared by a batch, each standing for n / 1,024 items; of a small catalogue all
+    Negatives are drawn uniformly and shared by a batch, each standing for n / 2,048 items; of a small catalogue all
     items are negatives. Only the rows that a batch touches are updated (Adam with decoupled weight decay, Loshchilov
     and Hutter 2019), so that a step costs the same in a large catalogue.
 
@@ -190,7 +192,7 @@ class _Training:
         rows, positions, had = steps.histories(chosen)
         targets = steps.items[steps.places[chosen]]
         every = n_items <= 2 * NEGATIVES
-        drawn = np.arange(n_items) if every else self.chance.choice(n_items, NEGATIVES, replace=False)
+        drawn = np.arange(n_items) if every else np.unique(self.chance.integers(n_items, size=NEGATIVES))
         inputs, had_at = np.unique(had, return_inverse=True)
         outputs, output_at = np.unique(np.concatenate([targets, drawn]), return_inverse=True)
         input_rows, output_rows = torch.from_numpy(inputs), torch.from_numpy(outputs)
@@ -203,16 +205,16 @@ class _Training:
         p = p.index_select(0, torch.from_numpy(had_at[own]))
         p = p * kept[own] * self.weights.all().index_select(0, torch.from_numpy(positions[own]))
         u = torch.zeros(after - first, p.shape[1]).index_add(0, torch.from_numpy(rows[own] - first), p)
+        u = torch.nn.functional.normalize(u) / TEMPERATURE
         q = self.item_outputs.rows(output_rows) + self.features[output_rows] @ self.map_outputs.all()
         q = torch.nn.functional.normalize(q)
-        u = torch.nn.functional.normalize(u) / TEMPERATURE
         bias = self.bias.rows(output_rows)[:, 0]
         target_at, drawn_at = torch.from_numpy(output_at[first:after]), torch.from_numpy(output_at[len(targets) :])
         reached = (u * q.index_select(0, target_at)).sum(dim=1) + bias.index_select(0, target_at)
-        logits = u @ q.index_select(0, drawn_at).T + bias.index_select(0, drawn_at)
-        if not every:
-            logits = logits + float(np.log(n_items / NEGATIVES))
-        logits = logits.masked_fill(torch.from_numpy(targets[first:after, None] == drawn[None, :]), -torch.inf)
+        offsets = bias.index_select(0, drawn_at) + float(np.log(n_items / len(drawn)))
+        logits = torch.addmm(offsets[None, :], u, q.index_select(0, drawn_at).T)
+        same = np.nonzero(targets[first:after, None] == drawn[None, :])
+        logits = logits.index_put(tuple(map(torch.from_numpy, same)), torch.tensor(NEVER))
         loss = (torch.logaddexp(reached, logits.logsumexp(dim=1)) - reached).sum() / len(chosen)
         loss.backward()  # type: ignore[no-untyped-call]
         for parameter in self._parameters():
