@@ -155,7 +155,10 @@ def read_clicks(dataset: Dataset) -> Collection:
             if item in place:
                 of_text.setdefault(place[item], []).append(grades.get(item, 0.0))
     offered.pop("", None)
-    judged = [Judged(text, {item: fmean(grades) for item, grades in items.items()}) for text, items in offered.items()]
+    judged = []
+    for text, of_text in offered.items():
+        means = {item: fmean(grades) for item, grades in of_text.items()}
+        judged.append(Judged(text, {item: mean / max(means.values()) for item, mean in means.items()}))
     part = [_fifth(query.query) for query in judged]
     taught, validation, test = (
         [query for query, own in zip(judged, part, strict=True) if own in parts] for parts in ((2, 3, 4), (1,), (0,))

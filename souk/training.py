@@ -203,8 +203,9 @@ def gaps_of_items(products: Products, gaps: dict[str, float]) -> NDArray[np.floa
 def read_judged(connection: Connection, shop: str) -> list[Judged]:
     """Return what was chosen in searches: the queries in which anything was, the newest first, at most 5,000.
 
-    A product that went to the cart or was bought has the grade 1, one that was only looked at 0.5, one that was shown
-    beside them 0; over the searches with the same words, the mean.
+    A product that went to the cart or was bought counts 1, one that was only looked at 0.5, one that was shown beside
+    them 0. The grade is the mean over the searches with the same words, relative to the query's best: what is looked at
+    most teaches search even where nothing is bought, and where many people ask and each takes something else.
     """
     rows = connection.execute(
         "with chosen as ("
@@ -223,9 +224,10 @@ def read_judged(connection: Connection, shop: str) -> list[Judged]:
         " inner join chosen as c on c.query_id = s.query_id),"
         " graded as (select o.query, n.place, avg(coalesce(c.grade, 0)) as grade"
         " from offered as o inner join item_place as n on n.item_id = o.item_id"
-        " left join chosen as c on c.query_id = o.query_id and c.item_id = o.item_id group by o.query, n.place)"
-        " select w.query, array_agg(g.place order by g.place), array_agg(g.grade order by g.place)"
-        " from newest as w inner join graded as g on g.query = w.query"
+        " left join chosen as c on c.query_id = o.query_id and c.item_id = o.item_id group by o.query, n.place),"
+        " best as (select query, max(grade) as grade from graded group by query having max(grade) > 0)"
+        " select w.query, array_agg(g.place order by g.place), array_agg(g.grade / b.grade order by g.place)"
+        " from newest as w inner join graded as g on g.query = w.query inner join best as b on b.query = w.query"
         " group by w.query, w.searched_at order by w.searched_at desc, w.query",
         {"shop": shop, "limit": MAX_JUDGED},
     ).fetchall()

@@ -97,8 +97,9 @@ class TestReading:
         assert min(map(len, splits)) > 3
         assert len(set.union(*splits)) == sum(map(len, splits))
         assert {grade for query in collection.test for grade in query.grades.values()} == {0.0, 1.0}
-        # What teaches keeps the difference between a look and a purchase.
+        # What teaches keeps the difference between a look and a purchase; the best of each query is its measure.
         assert {0.0, 0.5, 1.0} <= {grade for query in collection.taught for grade in query.grades.values()}
+        assert {max(query.grades.values()) for query in collection.taught} == {1.0}
         texts = {str(row["query_id"]): str(row["query_text"]).lower() for chunk in shop.queries() for row in chunk}
         query = collection.test[0]
         chosen = {
