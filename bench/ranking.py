@@ -29,8 +29,8 @@ def peers(n_items: int) -> dict[str, Tuned]:
             als,
             [
                 {"factors": factors, "regularization": 0.1, "alpha": alpha}
-                for factors in (64, 128)
-                for alpha in (1.0, 10.0)
+                for factors in (128, 256)
+                for alpha in (10.0, 40.0)
             ],
         ),
         "bpr": Tuned(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -196,7 +197,7 @@ def _read_gains(run: Path) -> tuple[str, Gains]:
         with np.load(path, allow_pickle=False) as stored:
             gains = {name: stored[name].astype(np.float64) for name in stored.files if name != "data_key"}
             return str(stored["data_key"]), gains
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, BadZipFile) as error:
         raise SoukError(f"{path} cannot be read: {error}", "Pass the --json file of an earlier run.") from None
 
 

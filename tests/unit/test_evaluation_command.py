@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import numpy as np
 import pytest
@@ -64,6 +65,11 @@ def settings(tmp_path, monkeypatch):
     return replace(Settings.from_env({}), home=tmp_path / "home")
 
 
+@pytest.fixture
+def popularity_only(monkeypatch):
+    monkeypatch.setattr(evaluation, "measure", partial(evaluation.measure, arms=["popularity"]))
+
+
 def test_events_are_read_once_in_time_order(settings, shop):
     read = evaluation.read_shop(settings, shop)
     assert read.name == "small (generated data)"
@@ -93,17 +99,19 @@ def test_figures_plots_and_a_comparison_with_itself(settings, shop, tmp_path):
     assert "paired by shopper" in table
 
 
-def test_other_data_is_not_compared(settings, shop, tmp_path):
+def test_other_data_is_not_compared(settings, shop, tmp_path, popularity_only):
     first = tmp_path / "first.json"
     evaluation.evaluate(settings, shop, 0, Outputs(first))
     shop.__class__ = type("Later", (SmallShop,), {"shift": timedelta(hours=2)})
     with pytest.raises(SoukError, match="other data"):
         evaluation.evaluate(settings, shop, 0, Outputs(against=first))
-    with pytest.raises(SoukError, match="cannot be read"):
-        evaluation.evaluate(settings, shop, 0, Outputs(against=tmp_path / "none.json"))
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 but no archive")
+    for name in ("none.json", "broken.json"):
+        with pytest.raises(SoukError, match="cannot be read"):
+            evaluation.evaluate(settings, shop, 0, Outputs(against=tmp_path / name))
 
 
-def test_constant_times_are_no_time_split(settings, shop):
+def test_constant_times_are_no_time_split(settings, shop, popularity_only):
     shop.__class__ = type("Still", (SmallShop,), {"shift": timedelta()})
     assert "no global time split: all events have the same time" in evaluation.evaluate(settings, shop, 0)
 
