@@ -191,7 +191,7 @@ def _souk(catalogue: Catalogue, split: Split, seed: int) -> _Arm:
         """Score each validation user by the weights of the other half."""
         for start in range(0, len(histories), USERS_PER_BLOCK):
             block = histories[start : start + USERS_PER_BLOCK]
-            by_first, by_second = (next(score_batch(half, block)) for half in halves)
+            by_first, by_second = (np.concatenate(list(score_batch(half, block))) for half in halves)
             yield np.where(is_first[start : start + len(block), None], by_second, by_first)
 
     return _Arm(cross_fitted, lambda histories: score_batch(served, histories), seconds)
