@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ml.recommender import Catalogue, Edges, fit, score, score_batch
+from ml.recommender import Catalogue, Edges, fit, fusion, score, score_batch
 from ml.recommender import edges as recommender_edges
 from ml.recommender.edges import cooccurrences, text_edges, transitions
 from ml.recommender.fusion import BUCKETS, DECAYS, EQUAL_WEIGHTS, TERMS, recent
 from ml.recommender.tfidf import tfidf
-from ml.recommender.train import centre, popularity
+from ml.recommender.train import centre, from_texts, popularity, with_events
 
 
 def as_dict(edges: Edges) -> dict[tuple[int, int], float]:
@@ -218,6 +218,23 @@ class TestScore:
             np.stack([score(model, histories[user]) for user in (0, 255, 256, 299)])
         )
 
+    def test_blocks_of_a_large_catalogue_are_smaller(self, model, monkeypatch):
+        histories = walks(20, seed=5)
+        whole = next(score_batch(model, histories))
+        monkeypatch.setattr(fusion, "SCORES_PER_BLOCK", 3 * 40)
+        blocks = list(score_batch(model, histories))
+        assert [len(block) for block in blocks] == [3] * 6 + [2]
+        assert np.concatenate(blocks) == pytest.approx(whole, abs=1e-5)
+
+    def test_what_is_likeliest_by_the_sequence_is_one_and_far_below_it_nothing(self, model):
+        """The other terms are silent: items outside the history have pq alone, from 0 to 1."""
+        alone = replace(model, weights={(term, 1): float(term == "pq") for term in TERMS})
+        scores = np.delete(score(alone, [3, 4]), [3, 4])
+        assert scores.max() == 1.0
+        assert scores.min() >= 0
+        steep = replace(alone, outputs=model.outputs * np.float16(3))
+        assert np.delete(score(steep, [3, 4]), [3, 4]).min() == 0.0
+
     def test_order_matters(self, model):
         assert score(model, [3, 20]) != pytest.approx(score(model, [20, 3]))
 
@@ -232,7 +249,7 @@ class TestFit:
         assert len(firsts) > 1
         assert set(model.weights) == {(term, first) for term in TERMS for first in firsts}
         for first in firsts:  # texts are noise here
-            assert model.weights["transition", first] > 1
+            assert model.weights["transition", first] + model.weights["pq", first] > 1
             assert model.weights["tfidf", first] < 0.5
         assert min(model.weights.values()) >= 0
 
@@ -248,10 +265,25 @@ class TestFit:
         assert as_dict(taken.edges["cooccurrence"]) == as_dict(cooccurrences(sequences, 40))
         assert score(bought, [0]) == pytest.approx(score(taken, [0]))
 
-    def test_is_the_same_twice(self, model):
-        again = fit(catalogue(), walks(1500))
-        assert again.weights == model.weights
-        assert all(np.array_equal(again.edges[kind].val, model.edges[kind].val) for kind in DECAYS)
+    def test_is_the_same_twice(self):
+        first, second = (fit(catalogue(), walks(300)) for _ in range(2))
+        assert first.weights == second.weights != EQUAL_WEIGHTS
+        assert all(np.array_equal(first.edges[kind].val, second.edges[kind].val) for kind in DECAYS)
+        assert np.array_equal(first.inputs, second.inputs)
+        assert np.array_equal(first.outputs, second.outputs)
+
+    def test_a_seed_moves_what_is_drawn_only(self):
+        first, second = (fit(catalogue(), walks(300), seed=seed) for seed in (0, 1))
+        assert not np.array_equal(first.inputs, second.inputs)
+        assert np.array_equal(first.features, second.features)
+        assert np.array_equal(first.edges["transition"].val, second.edges["transition"].val)
+
+    def test_known_transitions_are_taken_as_they_are(self):
+        known = from_texts(catalogue())
+        given = Edges(np.array([3], np.int32), np.array([5], np.int32), np.array([0.25], np.float32))
+        served = with_events(known, walks(50), transition=given)
+        assert as_dict(served.edges["transition"]) == {(3, 5): 0.25}
+        assert served.popularity.max() == 1.0
 
     def test_popularity_is_between_zero_and_one(self, model):
         assert model.popularity.max() == 1.0
@@ -280,6 +312,9 @@ class TestDegenerateData:
             assert np.isfinite(np.delete(scores, history)).all()
             assert np.isneginf(scores[history]).all()
         assert all(np.isfinite(edges.val).all() and (edges.val > 0).all() for edges in model.edges.values())
+        assert model.inputs.shape == (n_items, 256)
+        assert model.outputs.shape == (n_items, 257)
+        assert all(np.isfinite(part).all() for part in (model.inputs, model.outputs, model.position_weights))
         assert np.isfinite(model.text_vectors).all()
 
     @pytest.mark.parametrize("sequences", [[], [[]], [[0]] * 5, [[0, 0, 0]], [[19, 0]]])
