@@ -53,16 +53,18 @@ FIELDS = list(
         strict=True,
     )
 )
-BARE, COLUMNS, OURS, JDBC, FAST_JDBC, MANY = (
+BARE, COLUMNS, PAUSED, OURS, JDBC, FAST_JDBC, MANY = (
     "bare psycopg COPY BINARY loop",
     "our encoder, one connection, no Spark",
+    "pgvector source, after a pause",
     "pgvector source",
     "Spark JDBC",
     "Spark JDBC, rewritten batches of 10,000",
     "psycopg executemany",
 )
 TARGETS = ((BARE, 0.8), (JDBC, 10.0), (FAST_JDBC, 10.0))
-# Java compiles what it has seen often enough.
+# Java compiles what it has seen often enough. Python workers end after a minute without work: the first of two turns
+# may start them anew.
 WARMING_TURNS = 3
 Arm = Callable[[], object]
 
@@ -139,17 +141,19 @@ def _bench(dsn: str, home: Path, jar: Path | None, arguments: argparse.Namespace
     timings = home / "timings"
     timings.mkdir()
     spark.dataSource.register(type("Timed", (TimedSource,), {"folder": str(timings)}))
-    arms: dict[str, Arm] = {
-        BARE: lambda: load_bare(dsn, file),
-        COLUMNS: lambda: load_columns(dsn, file),
-        OURS: lambda: load_source(spark, dsn, file),
-    }
+    arms: dict[str, Arm] = {}
     if jar:
         arms[JDBC] = lambda: load_jdbc(spark, dsn, file)
         arms[FAST_JDBC] = lambda: load_jdbc(spark, dsn, file, "reWriteBatchedInserts=true&", batchsize="10000")
     else:
         print("there is no JDBC driver: executemany stands in; install libpostgresql-jdbc-java or pass --jdbc-jar")
         arms[MANY] = lambda: load_many(dsn, file)
+    arms |= {
+        BARE: lambda: load_bare(dsn, file),
+        COLUMNS: lambda: load_columns(dsn, file),
+        PAUSED: lambda: load_source(spark, dsn, file),
+        OURS: lambda: load_source(spark, dsn, file),
+    }
     seconds = _measure(arms, dsn, arguments.rows, arguments.rounds, timings)
     spark.stop()
     return _report(seconds, _stages(timings), arguments.rows, jar)
@@ -158,31 +162,30 @@ def _bench(dsn: str, home: Path, jar: Path | None, arguments: argparse.Namespace
 def _measure(arms: dict[str, Arm], dsn: str, count: int, rounds: int, timings: Path) -> dict[str, list[float]]:
     """Return the seconds of each turn of each arm."""
     for _ in range(WARMING_TURNS):
-        _empty(dsn)
-        arms[OURS]()
+        _time(dsn, arms[OURS])
     shutil.rmtree(timings)
     timings.mkdir()
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     sums = set()
     for turn in range(rounds):
         for name, load in arms.items():
-            _empty(dsn)
-            start = time.perf_counter()
-            load()
-            taken = time.perf_counter() - start
+            seconds[name].append(_time(dsn, load))
             with psycopg.connect(dsn) as connection:
                 query = f"select count(*), sum(hashtext({TABLE}::text)::numeric) from {TABLE}"
                 sums.add(connection.execute(query).fetchone())
-            seconds[name].append(taken)
-            print(f"  {turn + 1}  {name:42}{count / taken:10,.0f} rows/s", flush=True)
+            print(f"  {turn + 1}  {name:42}{count / seconds[name][-1]:10,.0f} rows/s", flush=True)
     assert len(sums) == 1, "the arms stored different rows"
     return seconds
 
 
-def _empty(dsn: str) -> None:
+def _time(dsn: str, load: Arm) -> float:
+    """Return the seconds of loading into the empty table."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(CREATE)
         connection.execute("checkpoint")
+    start = time.perf_counter()
+    load()
+    return time.perf_counter() - start
 
 
 def _report(seconds: dict[str, list[float]], stages: dict[str, float], count: int, jar: Path | None) -> dict[str, Any]:
