@@ -87,3 +87,50 @@ def test_sparse_vectors_are_positions_then_values():
     rows = field(copy_binary.sparsevec(positions, values, 10))
     assert rows[0] == np.array([28, 10, 2, 0, 2, 9], ">i4").tobytes() + np.array([0.5, 1.5], ">f4").tobytes()
     assert rows[1] == np.array([12, 10, 0, 0], ">i4").tobytes()
+
+
+def test_lists_may_be_null_or_hold_null():
+    rows = field(copy_binary.int4_array(pa.array([[7, None], None, [9]], pa.list_(pa.int32()))))
+    assert rows[0] == np.array([32, 1, 1, 23, 2, 1, 4, 7, -1], ">i4").tobytes()
+    assert rows[1] == NULL
+    assert rows[2] == np.array([28, 1, 1, 23, 1, 1, 4, 9], ">i4").tobytes()
+    texts = field(copy_binary.text_array(pa.array([[None, "茶"], None], pa.list_(pa.string()))))
+    assert texts == [np.array([31, 1, 1, 25, 2, 1, -1, 3], ">i4").tobytes() + "茶".encode(), NULL]
+
+
+def test_a_null_list_may_have_elements_of_its_own():
+    offsets, values = pa.array([0, 2, 3], pa.int32()), pa.array([7, 8, 9], pa.int32())
+    hidden = pa.ListArray.from_arrays(offsets, values, mask=pa.array([True, False]))
+    assert field(copy_binary.int4_array(hidden)) == [NULL, np.array([28, 1, 0, 23, 1, 1, 4, 9], ">i4").tobytes()]
+
+
+@pytest.mark.parametrize(
+    ("encode", "column", "expected"),
+    [
+        (copy_binary.boolean, pa.array([True, None, False]), [b"\0\0\0\1\1", NULL, b"\0\0\0\1\0"]),
+        (copy_binary.int2, pa.array([-2, None], pa.int16()), [b"\0\0\0\2\xff\xfe", NULL]),
+        (copy_binary.int8, pa.array([1], pa.int64()), [b"\0\0\0\x08" + bytes(7) + b"\1"]),
+        (copy_binary.float8, pa.array([None, 1.0]), [NULL, b"\0\0\0\x08\x3f\xf0" + bytes(6)]),
+        (
+            copy_binary.timestamp,
+            pa.array([946_684_800_000_001], pa.timestamp("us")),
+            [b"\0\0\0\x08" + bytes(7) + b"\1"],
+        ),
+        (copy_binary.text, pa.array([b"\0", None], pa.binary()), [b"\0\0\0\1\0", NULL]),
+    ],
+)
+def test_scalars_may_be_null(encode, column, expected):
+    assert field(encode(column)) == expected
+
+
+@pytest.mark.parametrize(
+    ("digits", "number", "expected"),
+    [
+        ((5, 0), "-12345", [2, 1, 0x4000, 0, 1, 2345]),
+        ((4, 4), "0.0123", [1, -1, 0, 4, 123]),
+        ((18, 16), "98.0000000000000001", [5, 0, 0, 16, 98, 0, 0, 0, 1]),
+    ],
+)
+def test_numbers_of_any_scale(digits, number, expected):
+    (cell,) = field(copy_binary.numeric(pa.array([Decimal(number)], pa.decimal128(*digits))))
+    assert np.frombuffer(cell[4:], ">i2").tolist() == expected
