@@ -56,7 +56,7 @@ lint: setup ## check style, types and SQL; changes nothing
 	@$(BIN)/mypy
 	@$(BIN)/sqlfluff lint --disable-progress-bar -q dbt/models sql
 
-bench: bench-ranking bench-category bench-serving ## run every benchmark
+bench: bench-ranking bench-category bench-serving bench-load ## run every benchmark
 
 bench-ranking: $(BENCH)/.ready ## compare ranking with baselines and peers, tuned alike
 	@$(BENCH)/bin/python -m bench.ranking
@@ -76,9 +76,12 @@ bench-serving: setup ## time the api next to the bare vector query, on 100,000 a
 bench-category: setup ## compare the category model with the reference model
 	@$(BIN)/python -m bench.category
 
+bench-load: setup ## time loading through Spark next to a bare COPY and to Spark's JDBC writer
+	@$(BIN)/python -m bench.load
+
 clean: ## remove generated files, the database included; asks first
 	@read -r -p "Remove var/ and .venv/, the database included? [y/N] " answer && [ "$$answer" = y ]
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m souk down || true
 	@rm -rf var .venv
 
-.PHONY: help setup demo up down status psql docs test test-fast lint bench bench-ranking bench-category bench-serving clean
+.PHONY: help setup demo up down status psql docs test test-fast lint bench bench-ranking bench-category bench-serving bench-load clean

@@ -27,7 +27,7 @@ from ml.search import SearchIndex
 
 Row = TypeVar("Row")
 VECTOR_DIMENSION = 384
-SEQUENCE_DIMENSION = 128
+SEQUENCE_DIMENSION = 256
 ROWS_PER_BLOCK = 50_000
 
 _VECTOR = pa.list_(pa.float32(), VECTOR_DIMENSION)

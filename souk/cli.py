@@ -17,7 +17,7 @@ from souk import show
 from souk.errors import SoukError
 from souk.postgres import EmbeddedPostgres, connect
 from souk.settings import Settings
-from souk.sources import SOURCES
+from souk.sources import SOURCES, open_dataset
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,7 +81,8 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--json", type=Path, help="write the figures here, and the gains of each shopper beside them")
     evaluate.add_argument("--plots", type=Path, help="write PNGs into this folder")
     evaluate.add_argument("--sample", type=int, default=1000, help="users that are also scored through SQL; 0: none")
-    evaluate.add_argument("--search", action="store_true", help="measure search: --judgements, or --source demo-shop")
+    evaluate.add_argument("--search", action="store_true", help="measure search: with --judgements, or --source")
+    evaluate.add_argument("--clicks", action="store_true", help="search: judge by what shoppers chose, in any language")
     evaluate.add_argument("--judgements", type=Path, help="product_uid, product_title, search_term, relevance as CSV")
     evaluate.add_argument("--test-judgements", type=Path, help="test on these; the others train and validate")
 
@@ -114,11 +115,13 @@ def _demo(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
+
     if options.search:
         from souk.search_collections import open_collection
         from souk.search_evaluation import evaluate_search
 
-        collection = open_collection(options.judgements, options.test_judgements, options.source)
+        dataset = open_dataset(options.source, options.path, 1, 0, settings.home) if options.source else None
+        collection = open_collection(options.judgements, options.test_judgements, dataset, options.clicks)
         print(evaluate_search(settings, collection, options.json))
         return
     if not options.source and not (options.items and options.sequences):
@@ -127,7 +130,6 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
         raise SoukError("--seeds starts at 1, --sample at 0", "Correct them.")
     from ml.evaluate import Extras
     from souk.evaluation import Outputs, evaluate
-    from souk.sources import open_dataset
     from souk.sources.amazon import open_sequences
 
     if options.source:

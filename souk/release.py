@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,10 +18,11 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from ml.search import LEXICAL_DIMENSION
-from souk import copy_binary
 from souk.artefacts import SCHEMAS, TABLES
 from souk.errors import SoukError
+from souk.index_build import create_index, set_resources
 from souk.postgres import connect
+from spark_jobs.pgvector import copy_binary
 
 log = logging.getLogger(__name__)
 Connection = psycopg.Connection[Any]
@@ -41,9 +41,6 @@ INDEXES = {
     ],
 }
 ROWS_PER_BLOCK = 10_000
-# A graph that does not fit is built on disk, several times as slowly. Measured: 1.6 kB for each product.
-INDEX_BYTES_PER_ITEM = 2_000
-INDEX_MEMORY = range(64 << 20, 2 << 30)
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ def load(dsn: str, release: Release, folder: Path, events: int) -> dict[str, int
         if _is_shown(connection, release.release_id):
             raise SoukError(f"Release {release.release_id} is being served", "It needs no loading.")
         _drop(connection, release.release_id)
-        counts = {table: _load_table(connection, table, release.release_id, folder) for table in TABLES}
+        counts = {table: _load_table(connection, dsn, table, release.release_id, folder) for table in TABLES}
         counts["events"] = events
         connection.execute(
             "insert into serving.release (release_id, shop, interval_end, state, content_hash, row_counts, encoder,"
@@ -156,7 +153,7 @@ def publish(dsn: str, release_id: str) -> str:
     return outcome
 
 
-def _load_table(connection: Connection, table: str, release_id: str, folder: Path) -> int:
+def _load_table(connection: Connection, dsn: str, table: str, release_id: str, folder: Path) -> int:
     parent, part = sql.Identifier("serving", table), sql.Identifier("serving", partition(table, release_id))
     connection.execute(
         sql.SQL("create table {} (like {} including defaults including constraints including storage)").format(
@@ -164,7 +161,7 @@ def _load_table(connection: Connection, table: str, release_id: str, folder: Pat
         )
     )
     count = _copy(connection, part, table, release_id, folder)
-    _set_index_memory(connection, count)
+    set_resources(connection, count)
     like = connection.execute(
         "select pg_get_constraintdef(k.oid), pg_get_userbyid(c.relowner), c.relrowsecurity from pg_constraint as k"
         " inner join pg_class as c on c.oid = k.conrelid where k.contype = 'p' and c.oid = %s::regclass",
@@ -177,7 +174,13 @@ def _load_table(connection: Connection, table: str, release_id: str, folder: Pat
         )
     )
     for index in INDEXES.get(table, []):
-        _create_index(connection, sql.SQL("create " + index).format(part))
+        create_index(
+            connection,
+            dsn,
+            sql.SQL("create " + index).format(part),
+            f"{table}: {index.split('(')[1].split()[0]}",
+            count,
+        )
     connection.execute(sql.SQL("analyze {}").format(part))
     connection.execute(
         sql.SQL("alter table {} attach partition {} for values in ({})").format(parent, part, sql.Literal(release_id))
@@ -200,7 +203,7 @@ def _copy(connection: Connection, part: sql.Identifier, table: str, release_id: 
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(copy_binary.SIGNATURE)
         for batch in _batches(folder / f"{table}.parquet", SCHEMAS[table]):
-            copy.write(copy_binary.encode(release_id, list(_fields(columns, batch))))
+            copy.write(copy_binary.encode(list(_fields(columns, batch)), release_id))
             count += len(batch)
         copy.write(copy_binary.TRAILER)
     return count
@@ -230,24 +233,6 @@ def _fields(columns: Mapping[str, str], batch: pa.RecordBatch) -> Iterator[copy_
             yield copy_binary.sparsevec(positions, values, LEXICAL_DIMENSION)
         else:
             yield copy_binary.ENCODERS[type_name](batch.column(name))
-
-
-def _set_index_memory(connection: Connection, rows: int) -> None:
-    """Let the session build an index in memory, and in no more of it than it needs: a parallel build takes it all."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    wanted = min(rows * INDEX_BYTES_PER_ITEM, physical // 4)
-    size = min(max(wanted, INDEX_MEMORY.start), INDEX_MEMORY.stop - 1)
-    connection.execute("select set_config('maintenance_work_mem', %s, true)", [f"{size >> 10}kB"])
-
-
-def _create_index(connection: Connection, statement: sql.Composed) -> None:
-    try:
-        with connection.transaction():
-            connection.execute(statement)
-    except psycopg.errors.DiskFull:
-        # The shared memory of a container is often small: one process builds it in its own.
-        connection.execute("set local max_parallel_maintenance_workers = 0")
-        connection.execute(statement)
 
 
 def _drop(connection: Connection, release_id: str) -> None:

@@ -8,14 +8,18 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ml.search import Document, Judged
 from ml.search.fusion import RELEVANT
 from ml.search.terms import is_cjk
 from souk.errors import SoukError
-from souk.sources.demo_shop import DemoShop, open_demo_shop
+from souk.sources.contract import Dataset
+from souk.sources.demo_shop import DemoShop
 
+# What a choice says of a product, as in `souk.training.read_judged`.
+GRADES = {"view": 0.5, "click": 0.5, "cart": 1.0, "purchase": 1.0}
 FIELDS = {"product_uid", "product_title", "search_term", "relevance"}
 
 
@@ -60,7 +64,7 @@ def read_judgements(path: Path, test_path: Path | None = None) -> Collection:
     asked = _grades(test_path, titles) if test_path else {}
     place = {item: number for number, item in enumerate(titles)}
     queries = [Judged(text, {place[item]: grade for item, grade in grades.items()}) for text, grades in judged.items()]
-    fifth = [int(hashlib.sha256(query.query.encode()).hexdigest(), 16) % 5 for query in queries]
+    fifth = [_fifth(query.query) for query in queries]
     own_test = [query for query, part in zip(queries, fifth, strict=True) if part == 0]
     others = [Judged(text, {place[item]: grade for item, grade in grades.items()}) for text, grades in asked.items()]
     rest = [
@@ -88,8 +92,7 @@ def read_demo_shop(shop: DemoShop) -> Collection:
 
     The clicks are what a shop would have; the types are what the simulation knows, and only measure.
     """
-    rows = [row for chunk in shop.products() for row in chunk]
-    ids = [str(row["item_id"]) for row in rows]
+    ids, documents = _products(shop)
     place = {item: number for number, item in enumerate(ids)}
     truth = shop.truth()["items"]
     of_type: dict[str, list[int]] = {}
@@ -105,7 +108,7 @@ def read_demo_shop(shop: DemoShop) -> Collection:
             clicked[text][place[str(event["item_id"])]] = 1.0
     taught, validation, test = [], [], []
     for text, grades in clicked.items():
-        part = int(hashlib.sha256(text.encode()).hexdigest(), 16) % 5
+        part = _fifth(text)
         kind = next((kind for name, kind in names if name.lower() in text.lower()), None)
         meant = Judged(text, dict.fromkeys(range(len(ids)), 0.0) | dict.fromkeys(of_type.get(kind or "", []), 1.0))
         if part == 0 and kind in of_type:
@@ -118,32 +121,103 @@ def read_demo_shop(shop: DemoShop) -> Collection:
         name=f"{shop.shop}, Chinese searches (generated data)",
         note="generated data; relevant: products of the type that the query names, of either language",
         ids=ids,
-        documents=[
-            Document(
-                str(row["title"] or ""),
-                str(row["description"] or ""),
-                str(row["brand"] or ""),
-                [str(name) for name in row["categories"]] if isinstance(row["categories"], list) else [],
-            )
-            for row in rows
-        ],
+        documents=documents,
         taught=taught,
         validation=validation,
         test=test,
     )
 
 
-def open_collection(judgements: Path | None, test_judgements: Path | None, source: str | None) -> Collection:
-    """Open what the command names: judged pairs, or the demo shop.
+def read_clicks(dataset: Dataset) -> Collection:
+    """Return a shop's searches, judged by what was chosen in them.
+
+    The grades are those that training reads (`souk.training.read_judged`). A query's hash decides: three fifths train,
+    a fifth validates, a fifth tests; the same words never do two of these.
+
+    Raises:
+        SoukError: Nothing was chosen in any search of the shop.
+    """
+    ids, documents = _products(dataset)
+    place = {item: number for number, item in enumerate(ids)}
+    searches = {str(row["query_id"]): row for chunk in dataset.queries() for row in chunk}
+    chosen: dict[str, dict[str, float]] = {}
+    for event in (row for chunk in dataset.events() for row in chunk):
+        name, item, kind = (str(event.get(key)) for key in ("query_id", "item_id", "kind"))
+        if name in searches and item in place and kind in GRADES:
+            grades = chosen.setdefault(name, {})
+            grades[item] = max(grades.get(item, 0.0), GRADES[kind])
+    offered: dict[str, dict[int, list[float]]] = {}
+    for name, grades in chosen.items():
+        shown = searches[name]["shown_item_ids"]
+        seen = [str(item) for item in shown] if isinstance(shown, list) else []
+        of_text = offered.setdefault(str(searches[name]["query_text"]).strip().lower(), {})
+        for item in dict.fromkeys([*seen, *grades]):
+            if item in place:
+                of_text.setdefault(place[item], []).append(grades.get(item, 0.0))
+    offered.pop("", None)
+    judged = []
+    for text, of_text in offered.items():
+        means = {item: fmean(grades) for item, grades in of_text.items()}
+        judged.append(Judged(text, {item: mean / max(means.values()) for item, mean in means.items()}))
+    part = [_fifth(query.query) for query in judged]
+    taught, validation, test = (
+        [query for query, own in zip(judged, part, strict=True) if own in parts] for parts in ((2, 3, 4), (1,), (0,))
+    )
+    if not test:
+        raise SoukError(f"Nothing was chosen in the searches of {dataset.shop}", "Pass a source with searches.")
+    made_up = " (generated data)" if dataset.is_generated else ""
+    return Collection(
+        name=f"{dataset.shop}, clicks{made_up}",
+        note="relevant: what was chosen in a search with these words; what nobody chose counts as 0",
+        ids=ids,
+        documents=documents,
+        taught=taught,
+        validation=[_any_choice(query) for query in validation],
+        test=[_any_choice(query) for query in test],
+    )
+
+
+def open_collection(
+    judgements: Path | None, test_judgements: Path | None, dataset: Dataset | None, by_clicks: bool = False
+) -> Collection:
+    """Open what the command names: judged pairs, a shop's clicks, or what was meant in the demo shop.
 
     Raises:
         SoukError: Neither is named, or the source has no ground truth.
     """
     if judgements:
         return read_judgements(judgements, test_judgements)
-    if source != "demo-shop":
-        raise SoukError("There is nothing to measure search with", "Pass --judgements FILE or --source demo-shop.")
-    return read_demo_shop(open_demo_shop(scale=1, seed=0))
+    if dataset and by_clicks:
+        return read_clicks(dataset)
+    if not isinstance(dataset, DemoShop):
+        raise SoukError(
+            "There is nothing to measure search with",
+            "Pass --judgements FILE, --source demo-shop, or --clicks with a source that has searches.",
+        )
+    return read_demo_shop(dataset)
+
+
+def _products(dataset: Dataset) -> tuple[list[str], list[Document]]:
+    """Return the ids of the products and their texts."""
+    rows = [row for chunk in dataset.products() for row in chunk]
+    return [str(row["item_id"]) for row in rows], [
+        Document(
+            str(row["title"] or ""),
+            str(row["description"] or ""),
+            str(row["brand"] or ""),
+            [str(name) for name in row["categories"]] if isinstance(row["categories"], list) else [],
+        )
+        for row in rows
+    ]
+
+
+def _fifth(query: str) -> int:
+    return int(hashlib.sha256(query.encode()).hexdigest(), 16) % 5
+
+
+def _any_choice(query: Judged) -> Judged:
+    """Return the query with every choice as relevant: rare and frequent queries count alike."""
+    return Judged(query.query, {item: float(grade > 0) for item, grade in query.grades.items()})
 
 
 def _grades(path: Path, titles: dict[str, str]) -> dict[str, dict[str, float]]:

@@ -131,8 +131,15 @@ def _fused(lexical: Floats, cosine: Floats, weight: float) -> Floats:
 
 
 def _search(connection: Connection[Any], place: dict[str, int], ids: list[str], text: str, query: Judged) -> Ranking:
-    """Return what api.search lists, and the scores that the same formula gives to the judged products."""
-    rows = connection.execute("select item_id from api.search(%s, %s) order by rank", [text, DEPTH]).fetchall()
+    """Return what api.search lists, and the scores that the same formula gives to the judged products.
+
+    The first ten are those of a list of ten: search looks at more products for a longer one.
+    """
+    short, long = (
+        connection.execute("select item_id from api.search(%s, %s) order by rank", [text, k]).fetchall()
+        for k in (10, DEPTH)
+    )
+    rows = [*short, *(row for row in long if row not in short)][:DEPTH]
     judged = connection.execute(
         "with shown as (select release_id from serving.pointer limit 1),"
         " weight as (select w.val from serving.weight as w inner join shown using (release_id)"

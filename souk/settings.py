@@ -11,6 +11,7 @@ from typing import TypeVar
 from souk.errors import SoukError
 
 Number = TypeVar("Number", int, float)
+EDGES = ("dbt", "spark")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -28,6 +29,8 @@ class Settings:
         spark_master: `local[N]`, `spark://…`, `yarn` or `k8s://…`.
         quarantine_limit: Landing fails when a larger share of an input's rows is bad.
         late_days: Events this much older than the watermark are still folded into profiles.
+        edges: What counts the transitions between products: `dbt` in Postgres, or `spark` from the lake.
+        trainers: Processes that train the sequence model on Spark's executors; 0 trains it here.
         pseudonym_key: Hex key of the pseudonyms; None for one kept under `home`.
         vault_key: Hex AES-256 key of contact data; None for one kept under `home`.
     """
@@ -41,6 +44,8 @@ class Settings:
     spark_master: str
     quarantine_limit: float
     late_days: int
+    edges: str
+    trainers: int
     pseudonym_key: str | None
     vault_key: str | None
 
@@ -75,6 +80,11 @@ class Settings:
                     f"{name}={text!r} is not a {parse.__name__}", f"Correct {name} in the environment or .env."
                 ) from None
 
+        edges = given.get("SOUK_EDGES") or "dbt"
+        if edges not in EDGES:
+            raise SoukError(
+                f"SOUK_EDGES={edges!r} is neither dbt nor spark", "Correct SOUK_EDGES in the environment or .env."
+            )
         return cls(
             home=Path(given.get("SOUK_HOME") or REPOSITORY / "var").absolute(),
             database_url=given.get("SOUK_DATABASE_URL") or None,
@@ -85,6 +95,8 @@ class Settings:
             spark_master=given.get("SOUK_SPARK_MASTER") or "local[2]",
             quarantine_limit=read("SOUK_QUARANTINE_LIMIT", "0.05", float),
             late_days=read("SOUK_LATE_DAYS", "10", int),
+            edges=edges,
+            trainers=read("SOUK_TRAINERS", "0", int),
             pseudonym_key=given.get("SOUK_PSEUDONYM_KEY") or None,
             vault_key=given.get("SOUK_VAULT_KEY") or None,
         )

@@ -135,12 +135,12 @@ def read_behaviour(connection: Connection, shop: str, gaps: NDArray[np.float64])
     liked: list[Sequence[int]] = []
     bought: list[Sequence[int]] = []
     events = 0
-    for user, items, signals, days in _stream(
+    for user, items, signals, days in stream(
         connection,
-        "select e.user_key, array_agg(n.place order by e.event_at, e.event_id),"
+        'select e.user_key, array_agg(n.place order by e.event_at, e.event_id collate "C"),'
         f" array_agg((case when e.kind = 'purchase' then {PURCHASE} when e.strength > 0 then {LIKE} else {DISLIKE} end)"
-        "::smallint order by e.event_at, e.event_id),"
-        " array_agg(extract(epoch from e.event_at)::float8 / 86400 order by e.event_at, e.event_id)"
+        '::smallint order by e.event_at, e.event_id collate "C"),'
+        ' array_agg(extract(epoch from e.event_at)::float8 / 86400 order by e.event_at, e.event_id collate "C")'
         " from marts.fct_interactions as e inner join item_place as n on n.item_id = e.item_id"
         " where e.shop = %s group by e.user_key order by e.user_key",
         [shop],
@@ -166,7 +166,7 @@ def read_opinions(
         text_vectors: (n, d), of the products.
         encode: Gives the vectors of m texts, (m, d), in the same space.
     """
-    reviews = _stream(
+    reviews = stream(
         connection,
         "select r.user_key, array_agg(n.place order by r.review_id), array_agg(r.body order by r.review_id),"
         " array_agg((case when btrim(r.body) = '' then (r.rating - 3) / 2 else r.sentiment end)::float8"
@@ -189,7 +189,7 @@ def read_opinions(
 
 def read_profiles(connection: Connection, shop: str) -> Iterator[tuple[str, object]]:
     """Yield what the marts say of each shopper, as JSON."""
-    yield from _stream(
+    yield from stream(
         connection,
         "select p.user_key, to_jsonb(p) - 'shop' - 'user_key' from marts.dim_user_profiles as p"
         " where p.shop = %s order by p.user_key",
@@ -233,7 +233,7 @@ def shoppers(
     }
 
 
-def _stream(connection: Connection, query: str, parameters: Sequence[object]) -> Iterator[Any]:
+def stream(connection: Connection, query: str, parameters: Sequence[object]) -> Iterator[Any]:
     """Yield the rows of a query a few thousand at a time."""
     with connection.transaction(), connection.cursor(name="stream") as cursor:
         cursor.itersize = ROWS_PER_FETCH

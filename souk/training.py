@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from ml.recommender.category import (
     leaf_categories,
     user_examples,
 )
+from ml.recommender.pq import train
+from ml.recommender.train import Learn
 from ml.search import Document, Judged, SearchIndex, build_index
 from ml.search.personal import fit_personal
 from souk.artefacts import write_release
@@ -43,6 +45,7 @@ from souk.shoppers import (
     repeat_gaps,
     shoppers,
 )
+from souk.transitions import read_transitions
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +98,9 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
         )
         behaviour = read_behaviour(connection, shop, gaps_of_items(products, gaps))
         log.info("training on %s products and %s events", f"{len(catalogue.item_ids):,}", f"{behaviour.events:,}")
-        fitted = fit_with_trial(catalogue, behaviour.liked, behaviour.bought)
+        transition = read_transitions(connection, settings, shop, catalogue.item_ids)
+        with learner(settings, shop) as learn:
+            fitted = fit_with_trial(catalogue, behaviour.liked, behaviour.bought, SEED, transition, learn)
         recommender = fitted.served
         for (term, first), weight in recommender.weights.items():
             log.debug("weight of %s from %s products of history: %.3f", term, first, weight)
@@ -143,6 +148,24 @@ def _trial(tried: Recommender, behaviour: Behaviour) -> Trial:
     return trial
 
 
+@contextmanager
+def learner(settings: Settings, shop: str) -> Iterator[Learn]:
+    """Give what trains the sequence model: this process, or the processes on Spark that the settings ask for."""
+    if not settings.trainers:
+        yield train
+        return
+    from spark_jobs.session import spark_session
+    from spark_jobs.train_recommender import train_recommender
+
+    spark = spark_session("souk train", settings.spark_master, settings.home)
+    try:
+        yield lambda features, sequences, seed: train_recommender(
+            spark, features, sequences, seed, settings.trainers, settings.lake / shop
+        )
+    finally:
+        spark.stop()
+
+
 def read_products(connection: Connection, shop: str, files: Sequence[Path]) -> Products:
     """Return the products of the marts that have a vector in one of the files.
 
@@ -153,7 +176,8 @@ def read_products(connection: Connection, shop: str, files: Sequence[Path]) -> P
     place = {item: number for number, item in enumerate(table["item_id"].to_pylist())}
     columns = ("title", "description", "brand", "categories", "price", "attributes")
     rows = connection.execute(
-        f"select item_id, {', '.join(columns)} from marts.dim_items where shop = %s order by item_id", [shop]
+        f'select item_id, {", ".join(columns)} from marts.dim_items where shop = %s order by item_id collate "C"',
+        [shop],
     ).fetchall()
     rows = [row for row in rows if row[0] in place]
     if not rows:
@@ -179,8 +203,9 @@ def gaps_of_items(products: Products, gaps: dict[str, float]) -> NDArray[np.floa
 def read_judged(connection: Connection, shop: str) -> list[Judged]:
     """Return what was chosen in searches: the queries in which anything was, the newest first, at most 5,000.
 
-    A product that went to the cart or was bought has the grade 1, one that was only looked at 0.5, one that was shown
-    beside them 0; over the searches with the same words, the mean.
+    A product that went to the cart or was bought counts 1, one that was only looked at 0.5, one that was shown beside
+    them 0. The grade is the mean over the searches with the same words, relative to the query's best: what is looked at
+    most teaches search even where nothing is bought, and where many people ask and each takes something else.
     """
     rows = connection.execute(
         "with chosen as ("
@@ -199,9 +224,10 @@ def read_judged(connection: Connection, shop: str) -> list[Judged]:
         " inner join chosen as c on c.query_id = s.query_id),"
         " graded as (select o.query, n.place, avg(coalesce(c.grade, 0)) as grade"
         " from offered as o inner join item_place as n on n.item_id = o.item_id"
-        " left join chosen as c on c.query_id = o.query_id and c.item_id = o.item_id group by o.query, n.place)"
-        " select w.query, array_agg(g.place order by g.place), array_agg(g.grade order by g.place)"
-        " from newest as w inner join graded as g on g.query = w.query"
+        " left join chosen as c on c.query_id = o.query_id and c.item_id = o.item_id group by o.query, n.place),"
+        " best as (select query, max(grade) as grade from graded group by query having max(grade) > 0)"
+        " select w.query, array_agg(g.place order by g.place), array_agg(g.grade / b.grade order by g.place)"
+        " from newest as w inner join graded as g on g.query = w.query inner join best as b on b.query = w.query"
         " group by w.query, w.searched_at order by w.searched_at desc, w.query",
         {"shop": shop, "limit": MAX_JUDGED},
     ).fetchall()

@@ -1,8 +1,8 @@
 """The score of an item for a shopper: five terms, weighted; the same formula that the SQL function computes.
 
 For a history h_0 (newest), h_1, … of distinct items, the term `sequence` of item j is max(0, 1 + (s_j - s) / 10): s_j
-is its logit by the sequence model (`ml.recommender.pq`), s the largest of the items outside the history. An edge term is
-Σ_k decay^k · val(h_k → j) over k < 10, divided by its maximum over the items outside the history. The three newest
+is its logit by the sequence model (`ml.recommender.pq`), s the largest of the items outside the history. An edge term
+is Σ_k decay^k · val(h_k → j) over k < 10, divided by its maximum over the items outside the history. The three newest
 items speak for 50 neighbours each, the others for 20: on held-out data that costs nothing, and it is a third of the
 work. Popularity is taken as it is. The weights depend on the length of the history. Without a history the score is the
 popularity.
@@ -53,10 +53,10 @@ class Recommender:
         popularity: float32 (n,), log(1 + events) over its maximum: 0 to 1.
         weights: Weight of (term, smallest history length it applies to).
         text_vectors: float16 (n, d), centred on the catalogue, unit length (zero where the text says nothing).
-        features: float32 (n, 128), what the sequence model reads of the texts; not served.
-        inputs: float16 (n, 128), p of the sequence model.
-        outputs: float16 (n, 129), its q over the temperature, and the bias.
-        position_weights: float32 (20, 128), its w, that of the newest item first.
+        features: float32 (n, 256), what the sequence model reads of the texts; not served.
+        inputs: float16 (n, 256), p of the sequence model.
+        outputs: float16 (n, 257), its q over the temperature, and the bias.
+        position_weights: float32 (20, 256), its w, that of the newest item first.
     """
 
     item_ids: list[str]

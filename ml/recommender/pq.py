@@ -8,7 +8,7 @@ An item without events has E = O = 0 and is known by its text: there is no cold 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,22 +18,26 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-DIMENSION = 128
+DIMENSION = 256
 PLACES = 20
 TEMPERATURE = 0.1
-NEGATIVES = 1024
-BATCH = 1024
+NEGATIVES = 2048
+# Of few steps batches are smaller: with fewer updates than these nothing would be learned.
+BATCH = (64, 1024)
+UPDATES = 200
 EPOCHS = 6
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.5
 DROPOUT = 0.2
 START_DECAY = 0.7
 START_SPREAD = 0.01
+# The logit of what is no negative.
+NEVER = -1e4
 # Of more steps than this a part is drawn anew for each epoch.
 MAX_STEPS = 3_000_000
 # With fewer steps to learn from, the texts alone say more.
 MIN_STEPS = 500
-USERS_PER_BLOCK = 4096
+ROWS_PER_BLOCK = 65_536
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -52,6 +56,21 @@ class PQ:
     inputs: NDArray[np.float16]
     outputs: NDArray[np.float16]
     position_weights: Floats
+
+
+@dataclass(frozen=True)
+class Team:
+    """Processes that train one model together: each learns from its part of every batch.
+
+    Attributes:
+        rank: Of this process, from 0.
+        size: Number of processes.
+        add: Replaces a tensor by its sum over all processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    add: Callable[[torch.Tensor], object] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -112,10 +131,10 @@ def tastes(inputs: NDArray[np.float16], position_weights: Floats, histories: Seq
     return np.concatenate([total, np.ones((len(total), 1), np.float32)], axis=1).astype(np.float16).astype(np.float32)
 
 
-def train(features: Floats, sequences: Sequence[Sequence[int]], seed: int = 0) -> PQ:
+def train(features: Floats, sequences: Sequence[Sequence[int]], seed: int = 0, team: Team | None = None) -> PQ:
     """Train on every step of the sequences.
 
-    Negatives are drawn uniformly and shared by a batch, each standing for n / 1,024 items; of a small catalogue all
+    Negatives are drawn uniformly and shared by a batch, each standing for n / 2,048 items; of a small catalogue all
     items are negatives. Only the rows that a batch touches are updated (Adam with decoupled weight decay, Loshchilov
     and Hutter 2019), so that a step costs the same in a large catalogue.
 
@@ -123,6 +142,8 @@ def train(features: Floats, sequences: Sequence[Sequence[int]], seed: int = 0) -
         features: float32 (n, d), unit vectors of the texts, or zero.
         sequences: Distinct item indices in time order, one sequence per shopper.
         seed: Of the start, the order, the negatives and the dropout.
+        team: The processes that train together; this one alone by default. All draw the same and end with the same
+            model, which is that of one process but for the rounding of sums.
 
     Returns:
         The model; `from_features` if there are fewer than 500 steps.
@@ -130,19 +151,20 @@ def train(features: Floats, sequences: Sequence[Sequence[int]], seed: int = 0) -
     steps = steps_of(sequences)
     if len(steps.places) < MIN_STEPS:
         return from_features(features)
-    return _Training(features, seed).run(steps)
+    return _Training(features, seed, team or Team()).run(steps)
 
 
 class _Training:
     """Parameters and optimiser of one run."""
 
-    def __init__(self, features: Floats, seed: int) -> None:
+    def __init__(self, features: Floats, seed: int, team: Team) -> None:
         import torch
 
         n_items, dimension = features.shape
         self.chance = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.features = torch.from_numpy(features)
+        self.team = team
 
         def table() -> _Parameter:
             spread = torch.empty(n_items, dimension).normal_(0.0, START_SPREAD, generator=self.generator)
@@ -156,13 +178,15 @@ class _Training:
     def run(self, steps: Steps) -> PQ:
         """Train for all epochs."""
         per_epoch = min(len(steps.places), MAX_STEPS)
-        total = EPOCHS * -(-per_epoch // BATCH)
+        batch = int(np.clip(EPOCHS * per_epoch // UPDATES, *BATCH))
+        total = EPOCHS * -(-per_epoch // batch)
         done = 0
         for _ in range(EPOCHS):
             order = self.chance.permutation(len(steps.places))[:per_epoch]
-            for start in range(0, per_epoch, BATCH):
-                self._step(steps, order[start : start + BATCH], one_cycle(done / total), done + 1)
+            for start in range(0, per_epoch, batch):
+                self._step(steps, order[start : start + batch], one_cycle(done / total), done + 1)
                 done += 1
+        self._forget_unseen(steps)
         return self._served()
 
     def _step(self, steps: Steps, chosen: Ints, rate: float, number: int) -> None:
@@ -171,44 +195,60 @@ class _Training:
         n_items = len(self.features)
         rows, positions, had = steps.histories(chosen)
         targets = steps.items[steps.places[chosen]]
-        every = n_items <= 2 * NEGATIVES
-        drawn = np.arange(n_items) if every else self.chance.choice(n_items, NEGATIVES, replace=False)
+        every = n_items <= 3 * NEGATIVES
+        drawn = np.arange(n_items) if every else np.unique(self.chance.integers(n_items, size=NEGATIVES))
         inputs, had_at = np.unique(had, return_inverse=True)
         outputs, output_at = np.unique(np.concatenate([targets, drawn]), return_inverse=True)
         input_rows, output_rows = torch.from_numpy(inputs), torch.from_numpy(outputs)
 
         p = self.item_inputs.rows(input_rows) + self.features[input_rows] @ self.map_inputs.all()
         # index_select has a fast gradient on a CPU, indexing has not.
-        p = p.index_select(0, torch.from_numpy(had_at))
-        kept = torch.rand(p.shape, generator=self.generator) >= DROPOUT
-        p = p * kept * self.weights.all().index_select(0, torch.from_numpy(positions))
-        u = torch.zeros(len(chosen), p.shape[1]).index_add(0, torch.from_numpy(rows), p)
+        kept = torch.rand(len(had), p.shape[1], generator=self.generator) >= DROPOUT
+        first, after = (len(chosen) * rank // self.team.size for rank in (self.team.rank, self.team.rank + 1))
+        own = slice(*np.searchsorted(rows, [first, after]))
+        p = p.index_select(0, torch.from_numpy(had_at[own]))
+        p = p * kept[own] * self.weights.all().index_select(0, torch.from_numpy(positions[own]))
+        u = torch.zeros(after - first, p.shape[1]).index_add(0, torch.from_numpy(rows[own] - first), p)
+        u = torch.nn.functional.normalize(u) / TEMPERATURE
         q = self.item_outputs.rows(output_rows) + self.features[output_rows] @ self.map_outputs.all()
         q = torch.nn.functional.normalize(q)
-        u = torch.nn.functional.normalize(u) / TEMPERATURE
         bias = self.bias.rows(output_rows)[:, 0]
-        target_at, drawn_at = map(torch.from_numpy, np.split(output_at, [len(targets)]))
+        target_at, drawn_at = torch.from_numpy(output_at[first:after]), torch.from_numpy(output_at[len(targets) :])
         reached = (u * q.index_select(0, target_at)).sum(dim=1) + bias.index_select(0, target_at)
-        logits = u @ q.index_select(0, drawn_at).T + bias.index_select(0, drawn_at)
-        if not every:
-            logits = logits + float(np.log(n_items / NEGATIVES))
-        logits = logits.masked_fill(torch.from_numpy(targets[:, None] == drawn[None, :]), -torch.inf)
-        loss = (torch.logaddexp(reached, logits.logsumexp(dim=1)) - reached).mean()
+        offsets = bias.index_select(0, drawn_at) + float(np.log(n_items / len(drawn)))
+        logits = torch.addmm(offsets[None, :], u, q.index_select(0, drawn_at).T)
+        same = np.nonzero(targets[first:after, None] == drawn[None, :])
+        logits = logits.index_put(tuple(map(torch.from_numpy, same)), torch.tensor(NEVER))
+        loss = (torch.logaddexp(reached, logits.logsumexp(dim=1)) - reached).sum() / len(chosen)
         loss.backward()  # type: ignore[no-untyped-call]
         for parameter in self._parameters():
-            parameter.update(rate, number)
+            parameter.update(rate, number, self.team)
 
     def _parameters(self) -> tuple[_Parameter, ...]:
         return self.item_inputs, self.item_outputs, self.bias, self.map_inputs, self.map_outputs, self.weights
 
+    def _forget_unseen(self, steps: Steps) -> None:
+        """Leave items without events to their texts: they were only ever negatives."""
+        import torch
+
+        seen = np.zeros((len(self.features), 1), dtype=np.float32)
+        seen[steps.items] = 1.0
+        for table in (self.item_inputs, self.item_outputs):
+            table.value *= torch.from_numpy(seen)
+
     def _served(self) -> PQ:
         import torch
 
-        features = self.features
-        inputs = self.item_inputs.value + features @ self.map_inputs.value
-        outputs = torch.nn.functional.normalize(self.item_outputs.value + features @ self.map_outputs.value)
-        outputs = torch.cat([outputs / TEMPERATURE, self.bias.value], dim=1)
-        return PQ(inputs.half().numpy(), outputs.half().numpy(), self.weights.value.numpy())
+        n_items, dimension = self.features.shape
+        inputs = np.empty((n_items, dimension), dtype=np.float16)
+        outputs = np.empty((n_items, dimension + 1), dtype=np.float16)
+        for start in range(0, n_items, ROWS_PER_BLOCK):
+            rows = slice(start, start + ROWS_PER_BLOCK)
+            features = self.features[rows]
+            inputs[rows] = self.item_inputs.value[rows] + features @ self.map_inputs.value
+            q = torch.nn.functional.normalize(self.item_outputs.value[rows] + features @ self.map_outputs.value)
+            outputs[rows] = torch.cat([q / TEMPERATURE, self.bias.value[rows]], dim=1)
+        return PQ(inputs, outputs, self.weights.value.numpy())
 
 
 class _Parameter:
@@ -234,15 +274,17 @@ class _Parameter:
         self.read = self.value.detach().clone().requires_grad_()
         return self.read
 
-    def update(self, rate: float, number: int) -> None:
+    def update(self, rate: float, number: int, team: Team) -> None:
         """Take one step of Adam with what was read.
 
         Args:
             rate: Learning rate.
             number: Of the step, from 1.
+            team: Whose gradients count.
         """
         gradient = self.read.grad
         assert gradient is not None
+        team.add(gradient)
         mean = self.mean[self.which].lerp(gradient, 0.1)
         square = self.square[self.which].lerp(gradient * gradient, 0.001)
         self.mean[self.which], self.square[self.which] = mean, square

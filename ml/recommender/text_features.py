@@ -33,6 +33,9 @@ def text_features(words: sparse.csr_array, vectors: Floats, dimension: int, seed
         float32 (n, dimension), rows of unit length; zero where nothing but the mean was left. Where the texts span
         fewer dimensions the last ones are zero.
     """
+    found = np.zeros((len(vectors), dimension), dtype=np.float32)
+    if not len(found):
+        return found
     joined = np.concatenate([latent(words, LATENT, seed), vectors], axis=1)
     joined -= joined.mean(axis=0, dtype=np.float64).astype(np.float32)
     covariance = np.zeros((joined.shape[1],) * 2)
@@ -43,7 +46,6 @@ def text_features(words: sparse.csr_array, vectors: Floats, dimension: int, seed
     values, axes = values[::-1][:dimension], axes[:, ::-1][:, :dimension]
     used = values > 1e-6 * max(values.max(initial=0.0), 1e-6)
     scale = np.where(used, (values / max(values.max(initial=0.0), 1e-12)).clip(1e-12) ** (-WHITENING / 2), 0.0)
-    found = np.zeros((len(joined), dimension), dtype=np.float32)
     found[:, : len(values)] = joined @ (axes * scale).astype(np.float32)
     return unit(found)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from ml.recommender.edges import Edges, cooccurrences, text_edges, transitions
 from ml.recommender.fusion import EQUAL_WEIGHTS, Recommender, fit_weights
-from ml.recommender.pq import DIMENSION, from_features, train
+from ml.recommender.pq import DIMENSION, PQ, from_features, train
 from ml.recommender.text_features import text_features
 from ml.recommender.tfidf import tfidf
 
+# `ml.recommender.pq.train`, or what does the same on several machines.
+Learn = Callable[[NDArray[np.float32], Sequence[Sequence[int]], int], PQ]
 # Of a very long list of purchases the newest say what goes together now; the pairs grow with its square.
 BASKET = 200
 
@@ -48,14 +50,24 @@ class Fit:
 
 
 def fit(
-    catalogue: Catalogue, sequences: Sequence[Sequence[int]], bought: Sequence[Sequence[int]] = (), seed: int = 0
+    catalogue: Catalogue,
+    sequences: Sequence[Sequence[int]],
+    bought: Sequence[Sequence[int]] = (),
+    seed: int = 0,
+    transition: tuple[Edges, Edges] | None = None,
+    learn: Learn = train,
 ) -> Recommender:
     """Train on all sequences, as `fit_with_trial` does."""
     return fit_with_trial(catalogue, sequences, bought, seed).served
 
 
 def fit_with_trial(
-    catalogue: Catalogue, sequences: Sequence[Sequence[int]], bought: Sequence[Sequence[int]] = (), seed: int = 0
+    catalogue: Catalogue,
+    sequences: Sequence[Sequence[int]],
+    bought: Sequence[Sequence[int]] = (),
+    seed: int = 0,
+    transition: tuple[Edges, Edges] | None = None,
+    learn: Learn = train,
 ) -> Fit:
     """Train on all sequences, and keep what was trained without their ends.
 
@@ -68,6 +80,9 @@ def fit_with_trial(
         sequences: Item indices in time order, one sequence per shopper; repeats are allowed.
         bought: The purchases among them; without any, everything taken counts as bought.
         seed: Of everything that is drawn.
+        transition: `transitions` of the sequences without each shopper's last new item, and of all, where they have
+            been counted already.
+        learn: Trains the sequence model.
 
     Raises:
         ValueError: The parts of the catalogue differ in length, or a sequence names an unknown item.
@@ -77,9 +92,10 @@ def fit_with_trial(
     firsts = [distinct(sequence) for sequence in sequences]
     known = from_texts(catalogue)
     learners = [items for items in firsts if len(items) >= 2]
-    partial = with_events(known, [items[:-1] for items in firsts], seed)
+    held, whole = transition or (None, None)
+    partial = with_events(known, [items[:-1] for items in firsts], seed, held, learn)
     weights = fit_weights(partial, [items[:-1] for items in learners], [items[-1] for items in learners])
-    served = with_events(known, firsts, seed)
+    served = with_events(known, firsts, seed, whole, learn)
     baskets = [distinct(sequence)[-BASKET:] for sequence in (bought if any(map(len, bought)) else sequences)]
     together = cooccurrences(baskets, len(catalogue.item_ids))
     return Fit(
@@ -103,7 +119,11 @@ def from_texts(catalogue: Catalogue) -> Recommender:
 
 
 def with_events(
-    recommender: Recommender, sequences: Sequence[Sequence[int]], seed: int = 0, transition: Edges | None = None
+    recommender: Recommender,
+    sequences: Sequence[Sequence[int]],
+    seed: int = 0,
+    transition: Edges | None = None,
+    learn: Learn = train,
 ) -> Recommender:
     """Return the recommender with its sequence model, transitions and popularity fitted on these sequences.
 
@@ -112,10 +132,11 @@ def with_events(
         sequences: Distinct item indices in time order, one sequence per shopper.
         seed: Of the sequence model.
         transition: The transitions of these sequences, where they are known already.
+        learn: Trains the sequence model.
     """
     n_items = len(recommender.item_ids)
     found = transitions(sequences, n_items) if transition is None else transition
-    model = train(recommender.features, sequences, seed)
+    model = learn(recommender.features, sequences, seed)
     return replace(
         recommender,
         edges={**recommender.edges, "transition": found},
@@ -140,9 +161,14 @@ def distinct(sequence: Sequence[int]) -> list[int]:
 
 def centre(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return vectors minus their mean, of unit length; zero where nothing but the mean was left."""
-    centred = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.asarray(np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-5))
+    mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centred = np.zeros(vectors.shape, np.float32)
+    # By blocks: those of a million products take a gigabyte and a half, once.
+    for first in range(0, len(vectors), 10_000):
+        shifted = vectors[first : first + 10_000] - mean
+        length = np.linalg.norm(shifted, axis=1, keepdims=True)
+        np.divide(shifted, length, out=centred[first : first + 10_000], where=length > 1e-5)
+    return centred
 
 
 def check(catalogue: Catalogue, sequences: Sequence[Sequence[int]]) -> None:

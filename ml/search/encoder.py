@@ -68,7 +68,7 @@ def train_terms(
         return table.astype(np.float16)
     is_word = lexicon.is_word[rows]
     words = rows[is_word]
-    encoded = _centred(encode_queries([lexicon.terms[place] for place in words]))
+    encoded = _centred([lexicon.terms[place] for place in words], encode_queries)
     share = lexicon.documents[words] / max(int(lexicon.documents[words].sum()), 1)
     table[words] = encoded * (SIF / (SIF + share))[:, None]
     fragments = draw_fragments(documents, chance)
@@ -84,7 +84,7 @@ def train_terms(
         table=torch.nn.Parameter(torch.from_numpy(table[rows])),
         may_drop=np.array([not lexicon.terms[place].startswith("#") for place in rows]),
         known=known,
-        teacher=torch.from_numpy(_centred(encode_queries([example.query for example in examples]))),
+        teacher=torch.from_numpy(_centred([example.query for example in examples], encode_queries)),
         vectors=vectors,
         examples=examples,
         n_fragments=len(fragments),
@@ -92,8 +92,10 @@ def train_terms(
         chance=chance,
     )
     training.run()
-    table[rows] = training.table.detach().numpy()
-    return table.astype(np.float16)
+    # Most terms of a large catalogue have no vector, and rows that nobody writes take no memory.
+    whole = np.zeros(table.shape, np.float16)
+    whole[rows] = training.table.detach().numpy()
+    return whole
 
 
 def draw_fragments(documents: Sequence[Document], chance: np.random.Generator) -> list[Judged]:
@@ -251,8 +253,17 @@ class _Training:
         return -weighted.sum() / max(int(is_taught.sum()), 1)
 
 
-def _centred(vectors: Floats) -> Floats:
-    """Return the vectors minus their mean, of unit length; a few are too few to tell the mean."""
-    shifted = vectors - vectors.mean(axis=0) if len(vectors) > 2 else vectors
+def _centred(texts: list[str], encode_queries: Callable[[list[str]], Floats]) -> Floats:
+    """Return the vectors of texts minus the mean of those in the same script, of unit length.
+
+    What all queries have in common says nothing of a product, nor does what all Chinese ones have: with it a query
+    would find the products of its own language alone. A few texts are too few to tell their mean.
+    """
+    vectors = encode_queries(texts)
+    is_chinese = np.array([any(map(cut.is_cjk, text)) for text in texts], bool)
+    shifted = np.array(vectors, np.float32)
+    for script in (is_chinese, ~is_chinese):
+        if script.sum() > 2:
+            shifted[script] -= vectors[script].mean(axis=0)
     length = np.linalg.norm(shifted, axis=1, keepdims=True)
     return np.asarray(shifted / np.maximum(length, 1e-9), np.float32)

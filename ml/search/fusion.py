@@ -22,7 +22,6 @@ FEWEST_QUERIES = 50
 CANDIDATES = 100
 # Pulls the logarithm of each weight towards its default's, as this many queries would.
 PRIOR = 5.0
-BLOCK = 64
 
 Floats = NDArray[np.float32]
 
@@ -57,7 +56,9 @@ def pools(
         vectors: (n, d), the products' vectors.
     """
     matrices = feature_matrices(readings, lexical.shape[1])
-    transposed = sparse.csr_array(lexical.T)
+    asked = np.unique(np.concatenate([matrix.indices for matrix in matrices.values()]))
+    matrices = {family: sparse.csr_array(matrix[:, asked]) for family, matrix in matrices.items()}
+    transposed = sparse.csr_array(lexical[:, asked].T)
     defaults = np.array([DEFAULT_WEIGHTS[name] for name in (*FAMILIES, SEMANTIC)], np.float32)
     found = []
     for row, judged in enumerate(grades):

@@ -7,7 +7,9 @@ the query's side (`ml.search.query`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +27,7 @@ MOST_NONZEROS = 400
 PER_TERM = 300
 MOST_SUGGESTIONS, SHORTEST = 8, 3
 K1, B = 1.2, 0.75
+BLOCK = 20_000
 
 Floats = NDArray[np.float32]
 
@@ -62,33 +65,44 @@ class Lexicon:
 
 def read_catalogue(documents: Sequence[Document]) -> Lexicon:
     """Return the terms of the products."""
-    vocabulary: dict[str, int] = {}
-    names, words, pairs = [], _Weights(), _Weights()
-    for row, document in enumerate(documents):
-        title = [vocabulary.setdefault(t, len(vocabulary)) for t in name_tokens(document)]
-        names.append(title)
+    names, words, pairs = _Weights(), _Weights(), _Weights()
+    for document in documents:
+        held: dict[str, float] = {}
+        beside: dict[str, float] = {}
         for text, weight in _fields(document):
             found = cut.tokens(text)
-            words.add(row, cut.words(found), weight)
+            _hold(held, cut.words(found), weight)
             if weight == TITLE:
-                pairs.add(row, cut.pairs(found), weight)
+                _hold(beside, cut.pairs(found), weight)
+        words.add(held)
+        pairs.add(beside)
+        names.add(Counter(name_tokens(document)))
     at_least = 2 if len(documents) >= LARGE_CATALOGUE else 1
     n_items = len(documents)
-    word_terms, word_matrix = words.matrix(n_items, lambda term: at_least if len(term) == 3 and cut.is_cjk(term) else 1)
+    word_terms, word_matrix = words.matrix(lambda term: at_least if len(term) == 3 and cut.is_cjk(term) else 1)
     known = set(word_terms)
-    pair_terms, pair_matrix = pairs.matrix(n_items, lambda term: 1 if term in known else at_least, MOST_PAIRS)
-    gram_terms, gram_matrix, gram_length = _grams(names, list(vocabulary), at_least)
+    pair_terms, pair_matrix = pairs.matrix(lambda term: 1 if term in known else at_least, MOST_PAIRS)
+    del words, pairs  # a catalogue of a million products needs the room
+    gram_terms, gram_matrix, gram_length = _grams(*names.matrix(lambda _: 1), at_least)
 
     number = {term: place for place, term in enumerate(word_terms)}
-    both = [number.setdefault(term, len(number)) for term in pair_terms]
+    both = np.array([number.setdefault(term, len(number)) for term in pair_terms], np.int32)
     joined = sparse.csr_array((word_matrix.data, word_matrix.indices, word_matrix.indptr), (n_items, len(number)))
-    moved = sparse.csr_array((np.ones(len(both), np.float32), (np.arange(len(both)), both)), (len(both), len(number)))
+    moved = sparse.csr_array(
+        (np.ones(len(both), np.float32), both, np.arange(len(both) + 1, dtype=np.int32)), (len(both), len(number))
+    )
     joined = joined.maximum(pair_matrix @ moved)
+    del word_matrix, pair_matrix
     terms = [*number, *gram_terms]
-    documents_of = _spread(sparse.hstack([joined, gram_matrix], format="csr"))
+    documents_of = np.concatenate([_spread(joined), _spread(gram_matrix)])
     idf = np.log1p((n_items - documents_of + 0.5) / (documents_of + 0.5)).astype(np.float32)
     is_word = np.arange(len(terms)) < len(word_terms)
-    matrix = _trim(sparse.csr_array(sparse.hstack([joined, gram_matrix], format="csr")), idf)
+    parts = [sparse.csr_array((0, len(terms)), dtype=np.float32)]
+    for first, part in _blocks(joined):
+        grams = gram_matrix[first : first + part.shape[0]]
+        parts.append(_trim(sparse.csr_array(sparse.hstack([part, grams], format="csr")), idf))
+    del joined, gram_matrix
+    matrix = sparse.csr_array(sparse.vstack(parts, format="csr"))
     return Lexicon(terms, documents_of.astype(np.int32), idf, is_word, matrix, gram_length)
 
 
@@ -105,35 +119,52 @@ def postings(lexicon: Lexicon, n_items: int) -> tuple[NDArray[np.int64], NDArray
     The weight is the term's in the product, less in a product with many terms, as in BM25: a term that thousands of
     products hold must propose those that say little else.
     """
-    n_terms = len(lexicon.terms)
+    matrix = lexicon.matrix
     is_gram = np.array([term.startswith("#") for term in lexicon.terms], dtype=bool)
-    matrix = lexicon.matrix.tocoo()
-    kept = ~is_gram[matrix.col]
-    row, column, data = matrix.row[kept], matrix.col[kept], matrix.data[kept]
-    length = np.bincount(row, weights=data, minlength=n_items)
+    length = np.zeros(n_items)
+    for first, part in _blocks(matrix):
+        weighing = ~is_gram[part.indices]
+        row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))[weighing]
+        length[first : first + part.shape[0]] = np.bincount(row, part.data[weighing], part.shape[0])
     spread = 1 - B + B * length / max(float(length.mean()) if n_items else 1.0, 1e-9)
-    weight = (data * (K1 + 1) / (1 + K1 * spread[row])).astype(np.float32)
-    order = np.lexsort((row, -weight, column))
-    row, column, weight = row[order], column[order], weight[order]
-    place = np.arange(len(column)) - np.searchsorted(column, column)
-    row, column, weight = row[place < PER_TERM], column[place < PER_TERM], weight[place < PER_TERM]
-    start = np.searchsorted(column, np.arange(n_terms + 1)).astype(np.int64)
-    return start, row.astype(np.int32), weight
+    n_listed = len(is_gram) - int(is_gram.sum())
+    by_term = sparse.csc_array(matrix[:, :n_listed])
+    count = np.minimum(np.diff(by_term.indptr), PER_TERM)
+    start = np.concatenate([[0], np.cumsum(count), np.full(len(is_gram) - n_listed, count.sum())]).astype(np.int64)
+    item, weight = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
+    for first, part in _blocks(sparse.csr_array(by_term.T)):
+        term = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
+        heavy = (part.data * (K1 + 1) / (1 + K1 * spread[part.indices])).astype(np.float32)
+        order = np.lexsort((part.indices, -heavy, term))
+        order = order[np.arange(len(order)) - part.indptr[term] < PER_TERM]
+        cells = slice(start[first], start[first + part.shape[0]])
+        item[cells], weight[cells] = part.indices[order], heavy[order]
+    return start, item, weight
 
 
 def spelling(lexicon: Lexicon) -> dict[str, list[str]]:
-    """Return, for every word and what is left of it without one letter, the words it may stand for.
+    """Return what a word may be misspelt as, without one letter -> the words it may stand for, the most frequent first.
 
-    Words of at least three letters that two products hold (one, in a small catalogue), the most frequent first.
+    Of words of at least three letters every way to lose one; of three CJK characters the first and the last. Listed is
+    what two products hold (one, in a small catalogue).
     """
     at_least = 2 if lexicon.matrix.shape[0] >= LARGE_CATALOGUE else 1
     found: dict[str, list[str]] = {}
     for place in np.argsort(-lexicon.documents, kind="stable").tolist():
         term = lexicon.terms[place]
-        if lexicon.is_word[place] and lexicon.documents[place] >= at_least and may_be_misspelt(term):
-            for variant in cut.shortened(term):
-                found.setdefault(variant, []).append(term)
-    return {variant: words[:MOST_SUGGESTIONS] for variant, words in found.items()}
+        if not lexicon.is_word[place] or lexicon.documents[place] < at_least:
+            continue
+        if may_be_misspelt(term):
+            variants = cut.shortened(term)
+        elif len(term) == 3 and cut.is_cjk(term):
+            variants = [term[0] + term[2]]
+        else:
+            continue
+        for variant in variants:
+            words = found.setdefault(variant, [])
+            if len(words) < MOST_SUGGESTIONS:
+                words.append(term)
+    return found
 
 
 def may_be_misspelt(token: str) -> bool:
@@ -149,63 +180,80 @@ def _fields(document: Document) -> Iterable[tuple[str, float]]:
     yield document.description, DESCRIPTION
 
 
+def _hold(held: dict[str, float], found: Iterable[str], weight: float) -> None:
+    """Note terms with the weight of the best field that holds them."""
+    for term in found:
+        if held.get(term, 0.0) < weight:
+            held[term] = weight
+
+
 class _Weights:
-    """Terms of products with the weight of the best field that holds them."""
+    """What terms weigh in products, in eight bytes each: a million products have a hundred million of them."""
 
     def __init__(self) -> None:
         self._number: dict[str, int] = {}
-        self._row: list[int] = []
-        self._column: list[int] = []
-        self._weight: list[float] = []
+        self._start = array("i", [0])
+        self._column = array("i")
+        self._weight = array("f")
 
-    def add(self, row: int, found: Sequence[str], weight: float) -> None:
-        distinct = dict.fromkeys(found)
-        self._row.extend([row] * len(distinct))
-        self._column.extend(self._number.setdefault(term, len(self._number)) for term in distinct)
-        self._weight.extend([weight] * len(distinct))
+    def add(self, held: Mapping[str, float]) -> None:
+        """Add the next product."""
+        number = self._number
+        self._column.extend([number.setdefault(term, len(number)) for term in held])
+        self._weight.extend(held.values())
+        self._start.append(len(self._column))
 
-    def matrix(self, n_items: int, at_least: object, most: int | None = None) -> tuple[list[str], sparse.csr_array]:
-        """Return the terms that enough products hold, and (n_items, terms) weights."""
-        row, column = np.array(self._row, np.int64), np.array(self._column, np.int64)
-        weight = np.array(self._weight, np.float32)
-        order = np.lexsort((-weight, column, row))
-        row, column, weight = row[order], column[order], weight[order]
-        first = np.ones(len(row), bool)
-        first[1:] = (row[1:] != row[:-1]) | (column[1:] != column[:-1])
+    def matrix(self, at_least: Callable[[str], int], most: int | None = None) -> tuple[list[str], sparse.csr_array]:
+        """Return the terms that enough products hold, and (products, terms) weights."""
         names = list(self._number)
-        whole = sparse.csr_array((weight[first], (row[first], column[first])), (n_items, len(names)))
+        whole = sparse.csr_array(
+            (np.asarray(self._weight), np.asarray(self._column), np.asarray(self._start)),
+            (len(self._start) - 1, len(names)),
+        )
         count = _spread(whole)
-        needed = np.array([at_least(name) for name in names], np.int64)  # type: ignore[operator]
+        needed = np.fromiter((at_least(name) for name in names), np.int64, len(names))
         keep = np.flatnonzero(count >= needed)
         if most is not None and len(keep) > most:
             keep = np.sort(keep[np.argsort(-count[keep], kind="stable")[:most]])
-        return [names[place] for place in keep.tolist()], sparse.csr_array(whole[:, keep])
+        return [names[place] for place in keep.tolist()], _columns(whole, keep)
 
 
-def _grams(names: list[list[int]], vocabulary: list[str], at_least: int) -> tuple[list[str], sparse.csr_array, float]:
-    """Return the character n-grams of the products' names and their saturated frequencies."""
+def _grams(vocabulary: list[str], held: sparse.csr_array, at_least: int) -> tuple[list[str], sparse.csr_array, float]:
+    """Return the character n-grams of the products' names, their saturated frequencies, and a name's mean number.
+
+    Args:
+        vocabulary: The tokens of names.
+        held: (products, tokens), how often a name holds a token.
+        at_least: Products that must hold an n-gram.
+    """
     number: dict[str, int] = {}
-    parts = [
-        (place, number.setdefault(gram, len(number)))
-        for place, token in enumerate(vocabulary)
-        for gram in cut.character_grams(token)
-    ]
-    token, gram = np.array(parts, np.int64).reshape(-1, 2).T
-    spelt = sparse.csr_array((np.ones(len(token), np.float32), (token, gram)), (len(vocabulary), len(number)))
-    row = np.repeat(np.arange(len(names)), [len(name) for name in names])
-    column = np.array([token for name in names for token in name], np.int64)
-    held = sparse.csr_array((np.ones(len(row), np.float32), (row, column)), (len(names), len(vocabulary)))
-    frequency = sparse.csr_array(held @ spelt)
-    length = np.asarray(frequency.sum(axis=1)).ravel()
-    mean = max(float(length.mean()) if len(names) else 1.0, 1.0)
-    count = _spread(frequency)
+    start, column = array("i", [0]), array("i")
+    for token in vocabulary:
+        column.extend([number.setdefault(gram, len(number)) for gram in cut.character_grams(token)])
+        start.append(len(column))
+    spelt = sparse.csr_array(
+        (np.ones(len(column), np.float32), np.asarray(column), np.asarray(start)), (len(vocabulary), len(number))
+    )
+    n_items = held.shape[0]
+    length, count = np.zeros(n_items, np.float32), np.zeros(len(number), np.int64)
+    # Twice over the products: a row of all n-grams is several times what is kept of it.
+    for first, part in _blocks(held):
+        frequency = part @ spelt
+        length[first : first + part.shape[0]] = frequency.sum(axis=1)
+        count += _spread(frequency)
+    mean = max(float(length.mean()) if n_items else 1.0, 1.0)
     keep = np.flatnonzero(count >= at_least)
     if len(keep) > MOST_GRAMS:
         keep = np.sort(keep[np.argsort(-count[keep], kind="stable")[:MOST_GRAMS]])
-    matrix = sparse.csr_array(frequency[:, keep]).tocoo()
-    matrix.data = saturated(matrix.data, length[matrix.row], mean)
+    kept = _columns(spelt, keep)
+    weighed = [sparse.csr_array((0, len(keep)), dtype=np.float32)]
+    for first, part in _blocks(held):
+        frequency = sparse.csr_array(part @ kept)
+        own = np.repeat(length[first : first + part.shape[0]], np.diff(frequency.indptr))
+        frequency.data = saturated(frequency.data, own, mean)
+        weighed.append(frequency)
     grams = list(number)
-    return [grams[place] for place in keep.tolist()], sparse.csr_array(matrix), mean
+    return [grams[place] for place in keep.tolist()], sparse.csr_array(sparse.vstack(weighed, format="csr")), mean
 
 
 def saturated(frequency: NDArray[np.float64], length: NDArray[np.float64], mean: float) -> Floats:
@@ -220,9 +268,26 @@ def _spread(matrix: sparse.csr_array) -> NDArray[np.int64]:
 def _trim(matrix: sparse.csr_array, idf: Floats) -> sparse.csr_array:
     """Return the matrix with the `MOST_NONZEROS` most telling terms of each row."""
     matrix.sort_indices()
-    coo = matrix.tocoo()
-    order = np.lexsort((-coo.data * idf[coo.col], coo.row))
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order)) - np.repeat(matrix.indptr[:-1], np.diff(matrix.indptr))
-    kept = place < MOST_NONZEROS
-    return sparse.csr_array((coo.data[kept], (coo.row[kept], coo.col[kept])), matrix.shape)
+    count = np.diff(matrix.indptr)
+    kept = np.ones(matrix.nnz, bool)
+    for row in np.flatnonzero(count > MOST_NONZEROS).tolist():
+        cells = slice(matrix.indptr[row], matrix.indptr[row + 1])
+        order = np.argsort(-matrix.data[cells] * idf[matrix.indices[cells]], kind="stable")
+        kept[cells][order[MOST_NONZEROS:]] = False
+    if kept.all():
+        return matrix
+    start = np.concatenate([[0], np.cumsum(np.minimum(count, MOST_NONZEROS))])
+    return sparse.csr_array((matrix.data[kept], matrix.indices[kept], start), matrix.shape)
+
+
+def _columns(matrix: sparse.csr_array, keep: NDArray[np.int64]) -> sparse.csr_array:
+    """Return some columns, sorted within each row."""
+    chosen = sparse.csr_array(matrix[:, keep])
+    chosen.sort_indices()
+    return chosen
+
+
+def _blocks(matrix: sparse.csr_array) -> Iterator[tuple[int, sparse.csr_array]]:
+    """Yield a matrix in blocks of rows, each with the number of its first row."""
+    for first in range(0, matrix.shape[0], BLOCK):
+        yield first, sparse.csr_array(matrix[first : first + BLOCK])

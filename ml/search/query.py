@@ -98,6 +98,8 @@ class Reader:
 
     def _corrected(self, written: str, corrections: dict[str, str]) -> str:
         """Return the stem of a word or, if it is unknown or rare, the most frequent word that is one typo away."""
+        if cut.is_cjk(written):
+            return self._corrected_run(written, corrections)
         token = cut.stem(written)
         if not may_be_misspelt(written):
             return token
@@ -122,6 +124,28 @@ class Reader:
             return token
         corrections[written] = best
         return best
+
+    def _corrected_run(self, run: str, corrections: dict[str, str]) -> str:
+        """Return a CJK run with its likeliest mistake corrected, if it has one.
+
+        Two or three characters no two of which any product has side by side are read as three that are one typo away:
+        with one character more between two, with the middle one of three replaced or swapped.
+        """
+        is_odd = [run[at : at + 2] not in self._place for at in range(len(run) - 1)]
+        candidates = [
+            (-length, -int(self._documents[self._place[word]]), at, word)
+            for length in (2, 3)
+            for at in range(len(run) - length + 1)
+            if all(is_odd[at : at + length - 1])
+            for variant in cut.without_one(run[at : at + length])
+            for word in self._spelling.get(variant, [])
+            if cut.is_one_typo(run[at : at + length], word)
+        ]
+        if not candidates:
+            return run
+        length, _, at, word = min(candidates)
+        corrections[run] = run[:at] + word + run[at - length :]
+        return corrections[run]
 
 
 def unknown_idf(n_items: int) -> float:

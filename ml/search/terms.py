@@ -26,11 +26,21 @@ _TOKEN = re.compile(f"[{_CJK}]+|[0-9]+(?:[./][0-9]+)*|[^0-9{_SEPARATORS}{_CJK}]+
 _IS_CJK = re.compile(f"[{_CJK}]")
 # A fraction slash is a slash; an apostrophe joins what it stands between.
 _SIGNS = str.maketrans({"\u2044": "/", "'": None, "\u2019": None})
+# A tent for two is one for 2 people, and so is one for 双人 (a pair) and 两人 or 二人 (two).
+_NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS, 1)}
+_PERSONS = dict(zip("单双两二三四五六八", "122234568", strict=True))
+_SOME_PERSONS = re.compile(f"[{''.join(_PERSONS)}](?=人)")
 
 
 def written(text: str) -> list[str]:
-    """Return runs of Chinese, Japanese or Korean characters, numbers (`3/4`, `1.5`) and lower-case words, in order."""
-    return _TOKEN.findall(normalise(text).lower().translate(_SIGNS))
+    """Return runs of Chinese, Japanese or Korean characters, numbers (`3/4`, `1.5`) and lower-case words, in order.
+
+    English numbers up to twelve and Chinese numbers of persons are digits.
+    """
+    plain = normalise(text).lower().translate(_SIGNS)
+    counted = _SOME_PERSONS.sub(lambda found: _PERSONS[found[0]], plain)
+    return [_DIGITS.get(token, token) for token in _TOKEN.findall(counted)]
 
 
 def tokens(text: str) -> list[str]:
@@ -102,6 +112,11 @@ def character_grams(token: str) -> list[str]:
 def shortened(word: str) -> list[str]:
     """Return the word and what is left of it when one letter is gone; words that are one typo apart share one."""
     return list(dict.fromkeys([word, *(word[:at] + word[at + 1 :] for at in range(len(word)))]))
+
+
+def without_one(piece: str) -> list[str]:
+    """Return a piece of two characters, or what is left of one of three when one is gone."""
+    return [piece] if len(piece) == 2 else [piece[1:], piece[0] + piece[2], piece[:2]]
 
 
 def is_one_typo(one: str, other: str) -> bool:

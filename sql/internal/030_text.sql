@@ -29,15 +29,31 @@ create or replace function internal.written(input text) returns text[]
 language sql immutable parallel safe
 set search_path to pg_catalog, pg_temp
 as $$
-    select coalesce(array_agg(m.run[1] order by m.place), '{}')
-    from regexp_matches(
-        translate(lower(internal.normalise(input)), '⁄’''', '/'),
+    with plain as (
+        select translate(lower(internal.normalise(input)), '⁄’''', '/') as body
+    ),
+    -- A tent for two is one for 2 people, and so is one for 双人 (a pair) and 两人 or 二人 (two).
+    counted as (
+        select case
+            when p.body !~ '[单双两二三四五六八]人' then p.body
+            else replace(replace(replace(replace(replace(replace(replace(replace(replace(
+                p.body, '单人', '1人'), '双人', '2人'), '两人', '2人'), '二人', '2人'), '三人', '3人'),
+                '四人', '4人'), '五人', '5人'), '六人', '6人'), '八人', '8人')
+        end as body
+        from plain as p
+    )
+    select coalesce(array_agg(coalesce(array_position(
+        array['one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten', 'eleven', 'twelve'], m.run[1]
+    )::text, m.run[1]) order by m.place), '{}')
+    from counted as c
+    cross join lateral regexp_matches(
+        c.body,
         '[\u3400-\u4dbf\u4e00-\u9fff\u1100-\u11ff\u3041-\u3096\u30a1-\u30fa\u30fc-\u30fe\u31f0-\u31ff\uac00-\ud7a3]+|[0-9]+(?:[./][0-9]+)*|[^0-9\u0001-/:-@[-`{-\u00bf\u00d7\u00f7\u2000-\u206f\u20a0-\u20cf\u2100-\u2bff\u2e00-\u2e7f\u3000-\u3040\u30fb\ue000-\uf8ff\ufe00-\ufe6f\uff00-\uffff\U0001f000-\U0001faff\U000e0000-\U000effff\u3400-\u4dbf\u4e00-\u9fff\u1100-\u11ff\u3041-\u3096\u30a1-\u30fa\u30fc-\u30fe\u31f0-\u31ff\uac00-\ud7a3]+',
         'g'
     ) with ordinality as m (run, place);
 $$;
 comment on function internal.written(text) is
-'Runs of Chinese, Japanese or Korean characters, numbers (3/4, 1.5) and lower-case words of a text, in order.';
+'Runs of Chinese, Japanese or Korean characters, numbers (3/4, 1.5) and lower-case words of a text, in order; English numbers up to twelve and Chinese numbers of persons are digits.';
 
 create or replace function internal.is_cjk(token text) returns boolean
 language sql immutable parallel safe

@@ -41,6 +41,67 @@ $$;
 comment on function internal.is_one_typo(text, text) is
 'Was one letter left out, put in or replaced, or were two neighbours swapped?';
 
+create or replace function internal.correct_runs(of_release text, words text[]) returns jsonb
+language plpgsql stable
+set search_path to pg_catalog, pg_temp
+as $$
+declare
+    v_runs text[] := array(
+        select distinct w.word from unnest(words) as w (word) where length(w.word) >= 2 and internal.is_cjk(w.word)
+    );
+    v_pairs text[];
+    v_known text[];
+begin
+    if v_runs = '{}' then
+        return '{}';
+    end if;
+    v_pairs := array(
+        select distinct substr(r.run, p.place, 2)
+        from unnest(v_runs) as r (run)
+        cross join generate_series(1, length(r.run) - 1) as p (place)
+    );
+    v_known := array(select t.term from serving.term as t where t.release_id = of_release and t.term = any(v_pairs));
+    if v_pairs <@ v_known then
+        return '{}';
+    end if;
+    return (
+        with pieces as materialized (
+            select r.run, p.place, n.size, substr(r.run, p.place, n.size) as piece
+            from unnest(v_runs) as r (run)
+            cross join generate_series(2, 3) as n (size)
+            cross join generate_series(1, length(r.run) - n.size + 1) as p (place)
+            where substr(r.run, p.place, 2) <> all(v_known)
+                and (n.size = 2 or substr(r.run, p.place + 1, 2) <> all(v_known))
+        ),
+        variants as materialized (
+            select p.run, p.place, p.size, p.piece, v.variant
+            from pieces as p
+            cross join lateral unnest(case p.size
+                when 2 then array[p.piece]
+                else array[right(p.piece, 2), left(p.piece, 1) || right(p.piece, 1), left(p.piece, 2)]
+            end) as v (variant)
+        ),
+        near as materialized (
+            select s.variant, s.terms from serving.spelling as s
+            where s.release_id = of_release and s.variant = any(array(select v.variant from variants as v))
+        ),
+        best as (
+            select distinct on (v.run) v.run, v.place, v.size, k.term
+            from variants as v
+            inner join near as n on n.variant = v.variant
+            cross join unnest(n.terms) as u (term)
+            inner join serving.term as k on k.release_id = of_release and k.term = u.term
+            where internal.is_one_typo(v.piece, u.term)
+            order by v.run, v.size desc, k.documents desc, v.place, k.term collate "C"
+        )
+        select coalesce(jsonb_object_agg(b.run, overlay(b.run placing b.term from b.place for b.size)), '{}')
+        from best as b
+    );
+end
+$$;
+comment on function internal.correct_runs(text, text[]) is
+'What a run of Chinese, Japanese or Korean characters is read as: two or three of them no two of which any product has side by side are read as the most frequent three that are one typo away.';
+
 create or replace function internal.correct(of_release text, words text[]) returns jsonb
 language plpgsql stable
 set search_path to pg_catalog, pg_temp
@@ -50,6 +111,7 @@ declare
     v_stems text[];
     v_found text[];
     v_variants text[];
+    v_runs jsonb := internal.correct_runs(of_release, words);
 begin
     select array_agg(u.word), array_agg(u.stem) into v_words, v_stems
     from (
@@ -62,7 +124,7 @@ begin
         where t.release_id = of_release and t.term = any(v_stems) and t.documents >= 2
     );
     if v_stems is null or v_stems <@ v_found then
-        return '{}';
+        return v_runs;
     end if;
     v_variants := array(
         select distinct left(w.whole, greatest(g.gone - 1, 0)) || substr(w.whole, g.gone + 1)
@@ -91,7 +153,7 @@ begin
             -- The first letter is rarely the wrong one.
             order by w.word, left(k.term, 1) <> left(w.word, 1), k.documents desc, k.term collate "C"
         )
-        select coalesce(jsonb_object_agg(b.word, b.term), '{}')
+        select v_runs || coalesce(jsonb_object_agg(b.word, b.term), '{}')
         from best as b
         left join known as own on own.term = b.stem
         where b.term <> b.stem and (own.term is null or b.documents >= 10)
@@ -99,7 +161,7 @@ begin
 end
 $$;
 comment on function internal.correct(text, text[]) is
-'What a word of three letters or more is read as, if no product (or one alone) has it: the most frequent word one typo away, one with the same first letter before others.';
+'What a word of three letters or more is read as, if no product (or one alone) has it: the most frequent word one typo away, one with the same first letter before others; and what runs of Chinese are read as.';
 
 create or replace function internal.query_tokens(of_release text, query text, out tokens text[], out corrections jsonb)
 language plpgsql stable
@@ -119,7 +181,7 @@ $$;
 comment on function internal.query_tokens(text, text) is
 'The words of a query as they are looked up, in order: corrected, else stemmed; and what was corrected. The first 512 characters and 64 words are read.';
 
-create or replace function internal.read_query(of_release text, query text)
+create or replace function internal.read_query(of_release text, query text, proposals integer default 100)
 returns table (
     vector halfvec, lexical sparsevec, families text[], family_features sparsevec[],
     item_nos integer[], corrections jsonb, matched text[]
@@ -129,96 +191,91 @@ set search_path to pg_catalog, public, pg_temp
 as $$
 declare
     v_tokens text[];
-    v_unknown double precision := internal.weight(of_release, 'search_unknown_idf', null);
+    v_weights jsonb := (
+        select jsonb_object_agg(w.term, w.val) from serving.weight as w
+        where w.release_id = of_release and w.min_history = 0 and w.term like 'search\_%'
+    );
+    v_unknown double precision := (v_weights ->> 'search_unknown_idf')::double precision;
     v_words text[];
-    v_pairs text[];
-    v_grams text[];
 begin
     select t.tokens, t.corrections into v_tokens, corrections from internal.query_tokens(of_release, query) as t;
     v_words := internal.word_terms(v_tokens);
-    v_pairs := internal.pair_terms(v_tokens);
-    v_grams := internal.gram_terms(v_tokens);
     with asked as (
         select 'words' as family, w.term from unnest(v_words) as w (term)
         union all
         select case when p.term like '% %' then 'measures' else 'pairs' end, p.term
-        from unnest(v_pairs) as p (term)
+        from unnest(internal.pair_terms(v_tokens)) as p (term)
         union all
-        select 'grams', g.term from unnest(v_grams) as g (term)
-    ),
-    -- One look-up for all terms; an array, so that the planner goes to the index.
-    found as materialized (
-        select t.* from serving.term as t
-        where t.release_id = of_release and t.term = any(v_words || v_pairs || v_grams)
+        select 'grams', g.term from unnest(internal.gram_terms(v_tokens)) as g (term)
     ),
     known as materialized (
         select
-            a.family, a.term, t.documents, t.vec, t.item_nos, t.weights,
+            a.family, a.term, t.documents is not null as is_known, t.vec, t.item_nos, t.weights,
             coalesce(t.term_no, internal.unknown_term_no(a.term)) as term_no,
-            coalesce(t.idf, v_unknown) as idf,
-            -- A pair may be a word of the lexicon, too: its vector counts once.
-            row_number() over (partition by a.term) as occurrence
+            coalesce(t.idf, v_unknown) as idf
         from asked as a
-        left join found as t on t.term = a.term
+        left join serving.term as t on t.release_id = of_release and t.term = a.term
     ),
     shares as (
         select
-            k.family, k.term, k.term_no, k.documents is not null as is_known,
+            k.family, k.term_no, k.is_known, k.item_nos, k.weights,
             case when k.family in ('words', 'grams') then k.idf / sum(k.idf) over in_family
             when k.family = 'pairs' then 1.0 / count(*) filter (where k.family in ('pairs', 'measures')) over ()
             else 1.0 / count(*) over in_family end as share
         from known as k
         window in_family as (partition by k.family)
         union all
-        select 'numbers', k.term, k.term_no, k.documents is not null, 1.0 / count(*) over ()
+        select 'numbers', k.term_no, k.is_known, k.item_nos, k.weights, 1.0 / count(*) over ()
         from known as k
         where k.family = 'words' and k.term ~ '^[0-9]'
     ),
     weighted as materialized (
-        select s.family, s.term, s.term_no, s.share * w.val as amount
+        select s.family, s.term_no, s.item_nos, s.weights, s.share * w.val as amount
         from shares as s
-        inner join serving.weight as w
-            on w.release_id = of_release and w.term = 'search_' || s.family and w.min_history = 0
+        cross join lateral (select (v_weights ->> ('search_' || s.family))::double precision as val) as w
         -- Only a word can be in a product that came after the release.
         where (s.is_known or s.family = 'words') and w.val > 0
-    ),
-    summed as materialized (
-        select w.term, w.term_no, sum(w.amount) as amount from weighted as w group by w.term, w.term_no
     ),
     by_family as (
         select w.family, internal.sparse(array_agg(w.term_no), array_agg(w.amount)) as features
         from weighted as w
         group by w.family
     ),
-    candidates as (
-        select c.item_no
-        from (
-            select p.item_no, sum(p.weight * s.amount) as score
-            from summed as s
-            inner join known as k on k.term = s.term and k.occurrence = 1
-            cross join unnest(k.item_nos, k.weights) as p (item_no, weight)
-            group by p.item_no
-        ) as c
-        order by c.score desc, c.item_no
-        limit 300
+    postings as (
+        select unnest(w.item_nos) as item_no, unnest(w.weights) as weight, w.amount
+        from weighted as w
+        where w.family <> 'grams'
+    ),
+    proposed as (
+        select p.item_no
+        from postings as p
+        group by p.item_no
+        order by sum(p.weight * p.amount) desc, p.item_no
+        limit proposals
     )
     select
-        (select l2_normalize(sum(k.vec)) from known as k where k.occurrence = 1 and k.vec is not null),
-        (select internal.sparse(array_agg(s.term_no), array_agg(s.amount)) from summed as s),
+        -- A pair may be a word of the lexicon, too: its vector counts once.
+        (
+            select l2_normalize(sum(k.vec)) from known as k
+            where k.vec is not null and (k.family <> 'pairs' or k.term <> all(v_words))
+        ),
+        (
+            select internal.sparse(array_agg(s.term_no), array_agg(s.amount))
+            from (select w.term_no, sum(w.amount) as amount from weighted as w group by w.term_no) as s
+        ),
         (select array_agg(f.family order by f.family) from by_family as f),
         (select array_agg(f.features order by f.family) from by_family as f),
-        (select array_agg(c.item_no) from candidates as c),
-        (select array_agg(k.term order by k.term) from known as k where k.family = 'words' and k.documents is not null)
+        array(select p.item_no from proposed as p),
+        (select array_agg(k.term order by k.term) from known as k where k.family = 'words' and k.is_known)
     into vector, lexical, families, family_features, item_nos, matched;
-    item_nos := coalesce(item_nos, '{}');
     families := coalesce(families, '{}');
     family_features := coalesce(family_features, '{}');
     matched := coalesce(matched, '{}');
     return next;
 end
 $$;
-comment on function internal.read_query(text, text) is
-'A query as search reads it: its vector, its sparse features (the sum of those of the families, weights included), the best 300 products by words, what was corrected, and the known words. Of a query the first 512 characters and 64 words are read; any text is read, null as an empty one.';
+comment on function internal.read_query(text, text, integer) is
+'A query as search reads it: its vector, its sparse features (the sum of those of the families, weights included), the products that its words and pairs propose, best first, what was corrected, and the known words. Of a query the first 512 characters and 64 words are read; any text is read, null as an empty one.';
 
 create or replace function internal.encode(of_release text, query text) returns halfvec
 language plpgsql stable

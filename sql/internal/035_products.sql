@@ -86,15 +86,15 @@ begin
     set
         sequence_input = m.input,
         sequence_output = (
-            l2_normalize(m.direction) * array_fill(m.length::real, array[128])::vector
+            l2_normalize(m.direction) * array_fill(m.length::real, array[256])::vector
             || array[m.bias::real]::vector
         )::halfvec
     from (
         select
             avg(n.sequence_input::vector)::halfvec as input,
-            avg(subvector(n.sequence_output::vector, 1, 128)) as direction,
-            avg(vector_norm(subvector(n.sequence_output::vector, 1, 128))) as length,
-            avg(-(subvector(n.sequence_output::vector, 129, 1) <#> '[1]')) as bias
+            avg(subvector(n.sequence_output::vector, 1, 256)) as direction,
+            avg(vector_norm(subvector(n.sequence_output::vector, 1, 256))) as length,
+            avg(-(subvector(n.sequence_output::vector, 257, 1) <#> '[1]')) as bias
         from serving.edge as e
         cross join lateral unnest(e.dst[:10]) as near (item_no)
         inner join serving.item as n on n.release_id = into_release and n.item_no = near.item_no

@@ -127,7 +127,7 @@ begin
     ),
     likely as materialized (
         select l.item_no, l.logit
-        from internal.likely(of_release, v_taste, seen, greatest(pool, 200), filters) as l
+        from internal.likely(of_release, v_taste, seen, greatest(pool, 100), filters) as l
         where within is null and v_taste is not null
     ),
     -- Products are numbered by falling popularity.
@@ -252,7 +252,7 @@ as $$
                 offset 0
             ) as h
             cross join (
-                select i.item_no, subvector(i.sequence_output::vector, 1, 128) as vec
+                select i.item_no, subvector(i.sequence_output::vector, 1, 256) as vec
                 from unnest(items) as w (item_no)
                 inner join serving.item as i on i.release_id = of_release and i.item_no = w.item_no
                 where i.sequence_output is not null

@@ -13,13 +13,16 @@ set enable_mergejoin to 'off'
 as $$
 #variable_conflict use_column
 declare
+    -- On judged queries, more than these find no better first k; a filter that most fail needs more words' proposals.
+    v_near integer := 40 + 2 * k;
+    v_proposals integer := case when filters = '{}' then 50 + 5 * k else 300 + 5 * k end;
     v_read record;
     v_within integer[];
     v_interest halfvec;
     v_semantic double precision := internal.weight(of_release, 'search_semantic', 1);
     v_personal double precision := internal.weight(of_release, 'search_personal', 0);
 begin
-    select r.* into v_read from internal.read_query(of_release, query) as r;
+    select r.* into v_read from internal.read_query(of_release, query, v_proposals) as r;
     if v_read.vector is null and coalesce(cardinality(v_read.matched), 0) = 0 then
         return query
         select p.*
@@ -38,8 +41,8 @@ begin
     return query
     with near as (
         select n.item_no
-        -- Half the effort: what it misses, the words find.
-        from internal.nearest(of_release, v_read.vector, '{}', greatest(k, 100), filters, 100) as n
+        -- Little effort: what it misses, the words find.
+        from internal.nearest(of_release, v_read.vector, '{}', v_near, filters, least(v_near, 100)) as n
         where v_within is null and v_read.vector is not null
     ),
     candidates as (

@@ -44,6 +44,7 @@ def test_the_report_counts_the_shop(report):
         "dim_user_profiles": 2,
         "fct_impressions": 0,
         "fct_interactions": 5,
+        "fct_item_transitions": 8,
         "fct_reviews": 2,
         "fct_searches": 2,
         "rpt_item_text_quality": 4,
@@ -97,6 +98,20 @@ def test_items_carry_bands_counts_and_language(ask):
     ]
 
 
+def test_transitions_leave_out_dislikes_and_returns(ask):
+    rows = dict(
+        ((cut, one, other), value)
+        for cut, one, other, value in ask(
+            "select cut, item_id, next_item_id, val from marts.fct_item_transitions where shop = 'tea'"
+        )
+    )
+    # Ann had the puer, the cup and the green tea, in this order; one shopper each: 2^-0.3 on both ends.
+    assert len(rows) == 8
+    assert rows["all", "puer", "green"] == pytest.approx(2**-0.5 * 2**-0.6)
+    assert rows["all", "green", "cup"] == pytest.approx(0.5 * 2**-0.6)
+    assert {key[1:] for key in rows if key[0] == "held"} == {("puer", "cup"), ("cup", "puer")}
+
+
 def test_poor_texts_score_low(ask):
     rows = dict(ask("select item_id, score from marts.rpt_item_text_quality where shop = 'tea'"))
     assert rows == pytest.approx({"black": 1, "puer": 0.8, "cup": 0.1, "green": 0}, abs=1e-6)
@@ -118,7 +133,7 @@ def test_docs_are_one_page_about_every_mart(module_database, report, settings):
 def test_a_second_build_changes_nothing(module_database, report, settings):
     before = contents(module_database, "tea")
     again = build_profiles(module_database, settings, "tea")
-    assert sum(map(len, before.values())) == 19
+    assert sum(map(len, before.values())) == 27
     assert contents(module_database, "tea") == before
     assert again.rows == report.rows
 

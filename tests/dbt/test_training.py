@@ -12,6 +12,8 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 
+from ml.recommender.edges import NEIGHBOURS, transitions
+from ml.recommender.train import distinct
 from ml.text import lexical_terms, passage
 from souk import training
 from souk.artefacts import TABLES
@@ -20,8 +22,9 @@ from souk.landing import land
 from souk.personal_search import read_choices
 from souk.profiles import build_profiles
 from souk.settings import Settings
-from souk.shoppers import place_items
+from souk.shoppers import place_items, read_behaviour
 from souk.sources.demo_shop import open_demo_shop
+from souk.transitions import read_transitions
 from spark_jobs.item_text import VECTORS
 
 pytestmark = pytest.mark.slow
@@ -178,15 +181,35 @@ def test_shoppers_have_a_past_and_opinions(module_database, trained):
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(vectors)), abs=1e-2)
 
 
-def test_training_twice_writes_the_same_and_says_what_it_found(module_database, settings, trained, caplog):
+def test_training_again_with_spark_writes_the_same_and_says_what_it_found(module_database, settings, trained, caplog):
     caplog.set_level(logging.INFO, logger="souk.training")
-    counts, tables = train(module_database, settings, "again")
+    counts, tables = train(module_database, dataclasses.replace(settings, edges="spark"), "again")
     assert counts == trained[0]
     assert [table for table in TABLES if not tables[table].equals(trained[1][table])] == []
     assert re.search(r"bought again: .*Cats after 4\d days", caplog.text)
     for source in ("query", "user"):
         right, frequent = re.search(rf"category of the {source}: (\S+) %.*?frequent: (\S+) %", caplog.text).groups()
         assert float(right) > 5 * float(frequent)
+
+
+def test_the_mart_and_spark_count_what_the_reference_counts(module_database, settings, trained):
+    with psycopg.connect(module_database, autocommit=True) as connection:
+        ids = [row[0] for row in connection.execute('select item_id from marts.dim_items order by item_id collate "C"')]
+        place_items(connection, ids)
+        liked = read_behaviour(connection, "small", np.full(len(ids), np.inf)).liked
+        of_mart = read_transitions(connection, settings, "small", ids)
+        by_spark = read_transitions(connection, dataclasses.replace(settings, edges="spark"), "small", ids)
+    firsts = [distinct(items) for items in liked]
+    for number, sequences in enumerate([[items[:-1] for items in firsts], firsts]):
+        wanted = transitions(sequences, len(ids))
+        assert len(wanted.src) > 1000
+        # The cut at fifty matters, and so does what stands on either side of it.
+        assert np.bincount(wanted.src).max() == NEIGHBOURS
+        for found in (of_mart[number], by_spark[number]):
+            assert found.src.tolist() == wanted.src.tolist()
+            assert found.dst.tolist() == wanted.dst.tolist()
+            assert np.abs(found.val - wanted.val).max() <= 1e-6
+    assert not (settings.lake / "small" / "transitions").exists()
 
 
 def test_a_shop_without_vectors_is_refused(module_database, settings, shop):

@@ -13,7 +13,7 @@ from spark_jobs.session import spark_session
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    session = spark_session("souk-tests", "local[2]", tmp_path_factory.mktemp("home"))
+    session = spark_session("souk-tests", "local[2,2]", tmp_path_factory.mktemp("home"))
     yield session
     session.stop()
 

@@ -43,7 +43,7 @@ def test_the_next_statement_sees_a_logged_event(scratch):
     assert ids(call(scratch, "recommend", user_id=BORIS, k=3, **PLAIN))[0] == "bits"
     assert log(scratch, BORIS, "tent-2", event_id="e1", session_id="s1") == "recorded"
     rows = call(scratch, "recommend", user_id=BORIS, k=3, **PLAIN)
-    assert ids(rows)[0] == "bag"
+    assert ids(rows)[0] == "tent-4"
     assert "tent-2" not in ids(rows)
     assert profile(scratch, BORIS)["history"][0]["item_id"] == "tent-2"
     assert log(scratch, BORIS, "tent-2", event_id="e1") == "duplicate"

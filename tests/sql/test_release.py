@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from datetime import UTC, datetime
 
 import psycopg
@@ -10,6 +12,7 @@ from psycopg import sql
 
 from souk import release
 from souk.errors import SoukError
+from souk.index_build import Progress, create_index, set_resources
 from tests.sql.conftest import ANNA, TITLES, publish_shop
 
 MAY, JUNE = (datetime(2026, month, 1, tzinfo=UTC) for month in (5, 6))
@@ -62,14 +65,46 @@ def test_a_part_is_laid_out_like_its_table(shop):
 
 def test_an_index_that_shared_memory_cannot_hold_is_built_by_one_process(database):
     with psycopg.connect(database) as connection:
-        release._create_index(
+        create_index(
             connection,
+            database,
             sql.SQL(
                 "do $$ begin if current_setting('max_parallel_maintenance_workers')::int > 0 then"
                 " raise sqlstate '53100'; end if; end $$"
             ),
+            "nothing",
+            0,
         )
         assert connection.execute("show max_parallel_maintenance_workers").fetchone() == ("0",)
+
+
+def test_how_far_an_index_is_becomes_log_lines(database, caplog):
+    with psycopg.connect(database) as connection, caplog.at_level(logging.INFO, "souk.index_build"):
+        connection.execute(
+            "create table many as select array[random(), random(), random()]::real[]::vector(3) as v"
+            " from generate_series(1, 6000) as g"
+        )
+        set_resources(connection, 6000)
+        statement = "create index on many using hnsw (v vector_l2_ops) with (ef_construction = 400, m = 32)"
+        with Progress(database, connection.info.backend_pid, "many", 6000, pause=0.02):
+            connection.execute(statement)
+    shares = [int(record.args[1]) for record in caplog.records]
+    assert shares, "nothing was said of the index"
+    assert shares == sorted(shares)
+    assert all(0 <= share <= 100 for share in shares)
+    assert caplog.records[0].getMessage().endswith("% of 6,000 rows")
+
+
+def test_a_server_that_is_set_to_one_process_keeps_it(database):
+    for given, workers in (("0", 0), ("1", max(1, min((os.cpu_count() or 1) - 1, 8)))):
+        with psycopg.connect(database) as connection:
+            connection.execute(f"set max_parallel_maintenance_workers = {given}")
+            set_resources(connection, 100_000)
+            found = connection.execute(
+                "select current_setting('max_parallel_maintenance_workers')::int,"
+                " pg_size_bytes(current_setting('maintenance_work_mem')) / 1000000"
+            ).fetchone()
+        assert found == (workers, 199)
 
 
 def test_publishing_again_is_recorded_and_changes_nothing(database, tmp_path):

@@ -87,6 +87,35 @@ class TestReading:
             assert len(query.grades) == len(collection.documents)
             assert max(query.grades.values()) >= RELEVANT
 
+    def test_a_shop_is_measured_by_what_was_chosen(self):
+        shop = open_demo_shop(0.05, 0)
+        collection = search_collections.read_clicks(shop)
+        assert "generated" in collection.name
+        splits = [
+            {query.query for query in part} for part in (collection.taught, collection.validation, collection.test)
+        ]
+        assert min(map(len, splits)) > 3
+        assert len(set.union(*splits)) == sum(map(len, splits))
+        assert {grade for query in collection.test for grade in query.grades.values()} == {0.0, 1.0}
+        # What teaches keeps the difference between a look and a purchase; the best of each query is its measure.
+        assert {0.0, 0.5, 1.0} <= {grade for query in collection.taught for grade in query.grades.values()}
+        assert {max(query.grades.values()) for query in collection.taught} == {1.0}
+        texts = {str(row["query_id"]): str(row["query_text"]).lower() for chunk in shop.queries() for row in chunk}
+        query = collection.test[0]
+        chosen = {
+            str(event["item_id"])
+            for chunk in shop.events()
+            for event in chunk
+            if texts.get(str(event.get("query_id"))) == query.query
+        }
+        assert {collection.ids[item] for item, grade in query.grades.items() if grade} == chosen
+
+    def test_a_shop_without_searches_has_no_clicks(self, monkeypatch):
+        shop = open_demo_shop(0.05, 0)
+        monkeypatch.setattr(type(shop), "queries", lambda _: iter(()))
+        with pytest.raises(SoukError, match="Nothing was chosen in the searches"):
+            search_collections.read_clicks(shop)
+
 
 @pytest.mark.slow
 def test_figures_through_sql(server, template, judgements, tmp_path, monkeypatch):

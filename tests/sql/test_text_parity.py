@@ -26,15 +26,17 @@ TEXTS = [
     "Toro &amp; Briggs &#39;x&#39; <b>bold</b> &lt;",
     "ラーメン 한국어 text",
     "zero\u200bwidth soft\u00adhyphen 🏷️",
+    "Two twelve-piece sets for one",
+    "双人两人二人 十二人 单双人",
     "  ",
     "",
 ]
 QUERIES = [
     "alpine tents", "cordles drll 18 v", "绿茶", "无线 stove", "gas", "18 pieces drill", "sleepingbag", "tent tent tent",
-    "zzz", "", "🏷️", "'; drop table serving.item; --", "drill " * 300,
+    "龙绿茶", "陶茶瓷杯 龙井绿茶", "陶器茶杯", "井龙绿茶礼", "zzz", "", "🏷️", "'; drop table serving.item; --", "drill " * 300,
 ]  # fmt: skip
 # Letters whose lower case or normal form depends on the version of Unicode are not what a shop is asked for.
-ALPHABET = "aAsSxXzZieEhHß1204./' -_,’⁄½éÉöＡ１茶龙礼盒タト한🏷️™&;<>\u200b\u00ad\t\n"
+ALPHABET = "aAsSxXzZieEhHß1204./' -_,’⁄½éÉöＡ１茶龙礼盒タト한双二人🏷️™&;<>\u200b\u00ad\t\n"
 
 
 def sparse(text: str | None) -> dict[int, float]:
@@ -126,6 +128,12 @@ class TestQueries:
             np.testing.assert_allclose(json.loads(row[0]), vector, atol=2e-3)
             alone = read_shop.execute("select internal.encode('shop-1', %s)::text", [query]).fetchone()
             np.testing.assert_allclose(json.loads(alone[0]), vector, atol=2e-3)
+
+    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(query=st.text("龙井绿茶礼盒陶瓷杯 x", min_size=2, max_size=9))
+    def test_the_same_corrections_of_chinese(self, read_shop, index, query):
+        row = read_shop.execute("select corrections from internal.query_tokens('shop-1', %s)", [query]).fetchone()
+        assert row == (index.reader().read(query).corrections,)
 
     def test_the_families_sum_to_the_query(self, read_shop):
         whole, parts = read_shop.execute(

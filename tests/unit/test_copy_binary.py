@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from souk import copy_binary
+from spark_jobs.pgvector import copy_binary
 
 # Expected bytes as PostgreSQL's and pgvector's *_send functions write them.
 NULL = b"\xff\xff\xff\xff"
@@ -18,13 +18,13 @@ def field(parts: copy_binary.Parts) -> list[bytes]:
 
 
 def test_rows_start_with_their_number_of_fields_and_the_shared_text():
-    rows = copy_binary.encode("r1", [copy_binary.int4(pa.array([1, -2], pa.int32()))])
+    rows = copy_binary.encode([copy_binary.int4(pa.array([1, -2], pa.int32()))], "r1")
     head = b"\0\2" + b"\0\0\0\2r1" + b"\0\0\0\4"
     assert rows == head + b"\0\0\0\1" + head + b"\xff\xff\xff\xfe"
 
 
 def test_no_rows_are_no_bytes():
-    assert copy_binary.encode("r1", [copy_binary.text(pa.array([], pa.string()))]) == b""
+    assert copy_binary.encode([copy_binary.text(pa.array([], pa.string()))], "r1") == b""
 
 
 def test_texts_have_their_length_in_bytes():

@@ -57,6 +57,8 @@ class TestTerms:
             ("Men's boxes &amp; batteries", ["men", "box", "battery"]),
             ("½ 无线Mouse", ["1/2", "无线", "mouse"]),
             ("🏷️ _-_", []),
+            ("Tent for Two, two-person", ["tent", "for", "2", "2", "person"]),
+            ("露营双人帐篷 两人", ["露营", "2", "人帐篷", "2", "人"]),
         ],
     )
     def test_tokens(self, text, expected):
@@ -128,6 +130,19 @@ class TestIndex:
         assert reader.read("hammer zzz").corrections == {}
         assert reader.read("hamer").features == reader.read("hammer").features
 
+    @pytest.mark.parametrize(
+        ("query", "read"),
+        [
+            ("红色连裙", "红色连衣裙"),
+            ("红连色衣裙", "红色连衣裙"),
+            ("红色连农裙", "红色连衣裙"),
+            ("连衣裙红色", None),
+            ("蓝色绿色", None),
+        ],
+    )
+    def test_typos_in_chinese(self, index, query, read):
+        assert index.reader().read(query).corrections == ({query: read} if read else {})
+
     @pytest.mark.parametrize("titles", [[], [""], ["tea"], ["", "龙井绿茶"]])
     def test_hardly_anything_to_index(self, titles):
         built = build_index(
@@ -153,6 +168,30 @@ class TestIndex:
         centred = centre(with_one)
         found = [float((one.encode(["gizmo"]) @ centred[list(hammers)].T).mean()) for one in (plain, taught)]
         assert found[1] > found[0] + 0.02
+
+    def test_a_chinese_query_finds_what_is_called_so_in_english(self):
+        """The encoder tells the languages apart more than it tells the meanings apart, as real ones do."""
+        chinese = dict(zip("锤扳螺钻钳凿唇睫洗香乳眼本铅订擦记夹", WORDS, strict=True))
+        apart = np.random.default_rng(9).normal(size=32).astype(np.float32) * 4
+
+        def bilingual(texts: list[str]) -> np.ndarray:
+            own = encode(
+                ["".join(chinese.get(sign, sign) + " " * (sign in chinese) for sign in text) for text in texts]
+            )
+            return (
+                own + np.array([[1.0] if any(sign in chinese for sign in text) else [-1.0] for text in texts]) * apart
+            )
+
+        chance = np.random.default_rng(1)
+        titles = [" ".join(chance.choice(WORDS, 3, replace=False)) for _ in range(150)]
+        titles += [" ".join(chance.choice(list(chinese), 3, replace=False)) for _ in range(150)]
+        vectors = bilingual(titles).astype(np.float32)
+        built = build_index([document(title) for title in titles], vectors, bilingual)
+        found = built.encode(list(chinese)) @ centre(vectors)[:150].T
+        hits = [WORDS[row] in titles[place] for row, place in enumerate(found.argmax(axis=1))]
+        assert np.mean(hits) > 0.8
+        nearest = (built.encode(list(chinese)) @ centre(vectors).T).argsort(axis=1)[:, -20:]
+        assert 0.2 < np.mean(nearest < 150) < 0.8
 
 
 class TestFusion:

@@ -37,6 +37,12 @@ def test_a_bad_number_is_told_by_name():
         Settings.from_env({"SOUK_POSTGRES_PORT": "x"})
 
 
+def test_edges_are_counted_by_what_is_known():
+    assert [Settings.from_env({"SOUK_EDGES": name}).edges for name in ("", "dbt", "spark")] == ["dbt", "dbt", "spark"]
+    with pytest.raises(SoukError, match="SOUK_EDGES='flink' is neither dbt nor spark"):
+        Settings.from_env({"SOUK_EDGES": "flink"})
+
+
 def test_the_environment_decides():
     settings = Settings.from_env({"SOUK_HOME": "/somewhere", "SOUK_LATE_DAYS": "3"})
     assert (str(settings.lake), settings.late_days) == ("/somewhere/lake", 3)

@@ -75,9 +75,9 @@ def sound(database: str) -> str:
         connection.execute(
             "insert into serving.item (release_id, item_no, item_id, title, description, categories, lang, key_terms,"
             f" popularity, text_vector, lexical, sequence_input, sequence_output) select '{RELEASE}', substr(item_id, 2)::int, item_id, title, '', '{{}}',"
-            f" 'en', '{{}}', 0.5, {unit}, '{{1:0.5,7:1.5}}/1000000000', array_fill(1::real, array[128])::halfvec,"
-            f" array_fill(1::real, array[129])::halfvec from raw.product;"
-            f" insert into serving.position_weight values ('{RELEASE}', 0, array_fill(1::real, array[128])::vector);"
+            f" 'en', '{{}}', 0.5, {unit}, '{{1:0.5,7:1.5}}/1000000000', array_fill(1::real, array[256])::halfvec,"
+            f" array_fill(1::real, array[257])::halfvec from raw.product;"
+            f" insert into serving.position_weight values ('{RELEASE}', 0, array_fill(1::real, array[256])::vector);"
             f" insert into serving.popularity values ('{RELEASE}', '{{0,20}}', '{{0.5,0}}');"
             f" insert into serving.edge select '{RELEASE}', n, 'encoder', array[n + 1, (n + 19) % 20], '{{0.5,0.25}}'"
             " from generate_series(0, 18) as n;"

@@ -42,7 +42,7 @@ DISEASES = [
     ),
     (
         "candidate",
-        "update serving.position_weight set vec = array_fill(1e5::real, array[128])::vector",
+        "update serving.position_weight set vec = array_fill(1e5::real, array[256])::vector",
         "1 of 1 position weights are infinite",
     ),
     (

@@ -1,0 +1,130 @@
+"""Which product follows which, counted by Spark from Parquet: the mart `fct_item_transitions` on many machines."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as f
+
+from ml.recommender.edges import DEGREE_EXPONENT, GAP_EXPONENT, MAX_GAP, NEIGHBOURS, REVERSE
+from souk.errors import SoukError
+from souk.settings import Settings
+from spark_jobs.session import spark_session
+
+LIKED = {"shopper": "bigint", "item_id": "string", "happened_at": "bigint", "event_id": "string"}
+CUTS = {"all": 0, "held": 1}
+
+
+def item_transitions(spark: SparkSession, liked: Path, target: Path) -> None:
+    """Write the edges of both cuts: `all`, and `held`, without each shopper's last new product.
+
+    The edges are those of `ml.recommender.edges.transitions`; every sum has the order that it has there, so that a
+    second run writes the same. Of equally strong edges the lower id is kept, byte by byte.
+
+    Args:
+        spark: The session.
+        liked: Parquet with the columns of `LIKED`: events that say yes to a product; `happened_at` in microseconds.
+        target: Parquet to replace, with the columns cut, item_id, next_item_id and val.
+
+    Raises:
+        SoukError: The events are missing or lack a column.
+    """
+    firsts = _first_liked(_read(spark, liked))
+    cuts = [
+        firsts.where(f.col("position") <= f.col("item_count") - left_out).withColumn("cut", f.lit(cut))
+        for cut, left_out in CUTS.items()
+    ]
+    sequences = reduce(DataFrame.unionByName, cuts)
+    damping = sequences.groupBy("cut", "item_id").agg(
+        f.pow(f.count("*") + f.lit(1.0), f.lit(DEGREE_EXPONENT)).alias("damping")
+    )
+    ahead = Window.partitionBy("cut", "shopper").orderBy("position")
+    later = f.array(*(f.lead("item_id", gap).over(ahead) for gap in range(1, MAX_GAP + 1)))
+    followed = (
+        sequences.select("cut", "item_id", later.alias("later"))
+        .select("cut", "item_id", f.posexplode("later").alias("before_gap", "next_item_id"))
+        .where("next_item_id is not null")
+    )
+    forwards = followed.groupBy("cut", "item_id", "next_item_id").agg(_weight(f.col("before_gap")).alias("weight"))
+    backwards = forwards.select(
+        "cut",
+        f.col("next_item_id").alias("item_id"),
+        f.col("item_id").alias("next_item_id"),
+        (f.lit(REVERSE) * f.col("weight")).alias("weight"),
+    )
+    pairs = (
+        forwards.unionByName(backwards).groupBy("cut", "item_id", "next_item_id").agg(f.sum("weight").alias("weight"))
+    )
+    of_next = damping.select("cut", f.col("item_id").alias("next_item_id"), f.col("damping").alias("next_damping"))
+    valued = pairs.join(damping, ["cut", "item_id"]).join(of_next, ["cut", "next_item_id"])
+    val = (f.col("weight") * f.col("damping") * f.col("next_damping")).cast("float")
+    strongest = Window.partitionBy("cut", "item_id").orderBy(f.desc("val"), "next_item_id")
+    kept = valued.withColumn("val", val).withColumn("place", f.row_number().over(strongest))
+    kept = kept.where(f.col("place") <= NEIGHBOURS).select("cut", "item_id", "next_item_id", "val")
+    kept.write.mode("overwrite").parquet(str(target))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job by itself; returns the exit status."""
+    settings = Settings.from_env()
+    parser = argparse.ArgumentParser(
+        prog="python -m spark_jobs.item_transitions", description="Count what follows what."
+    )
+    parser.add_argument("--liked", type=Path, required=True, help="Parquet of events")
+    parser.add_argument("--target", type=Path, required=True, help="Parquet to write")
+    parser.add_argument("--master", default=settings.spark_master, help="where Spark runs")
+    options = parser.parse_args(argv)
+    logging.getLogger("py4j").setLevel(logging.WARNING)
+    try:
+        item_transitions(
+            spark_session("souk-item-transitions", options.master, settings.home), options.liked, options.target
+        )
+    except SoukError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _read(spark: SparkSession, liked: Path) -> DataFrame:
+    if not liked.exists():
+        raise SoukError(f"there are no events at {liked}", "Export the liked events first.")
+    try:
+        events = spark.read.parquet(str(liked))
+    except AnalysisException as error:
+        raise SoukError(f"{liked} is not a Parquet file of events", "Export the liked events again.") from error
+    types = dict(events.dtypes)
+    if wrong := [f"{name} {kind}" for name, kind in LIKED.items() if types.get(name) != kind]:
+        raise SoukError(f"{liked} lacks the column {', '.join(wrong)}", "Export the liked events again.")
+    return events
+
+
+def _first_liked(events: DataFrame) -> DataFrame:
+    """Return each product of each shopper once, with its position in time order."""
+    in_time = ("happened_at", "event_id")
+    again = Window.partitionBy("shopper", "item_id").orderBy(*in_time)
+    firsts = events.withColumn("occurrence", f.row_number().over(again)).where("occurrence = 1")
+    return firsts.select(
+        "shopper",
+        "item_id",
+        f.row_number().over(Window.partitionBy("shopper").orderBy(*in_time)).alias("position"),
+        f.count("*").over(Window.partitionBy("shopper")).alias("item_count"),
+    )
+
+
+def _weight(before_gap: Column) -> Column:
+    """Return what the distances of a pair sum to; they are counted first, as sums of fractions depend on the order."""
+    return reduce(
+        add, (f.count_if(before_gap == gap - 1) * f.lit(float(gap) ** GAP_EXPONENT) for gap in range(1, MAX_GAP + 1))
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
