@@ -65,7 +65,7 @@ bench-ranking: $(BENCH)/.ready ## compare ranking with baselines and peers, tune
 $(BENCH)/.ready: bench/requirements.txt $(BIN)/.ready
 	@rm -rf $(BENCH) && $(PYTHON) -m venv $(BENCH)
 	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
-	    > $(BENCH)/lib/$$($(BENCH)/bin/python -c "import sys; print(f'python{sys.version_info[0]}.{sys.version_info[1]}')")/site-packages/souk.pth
+	    > "$$($(BENCH)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/souk.pth"
 	@$(BENCH)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -r bench/requirements.txt \
 	    2> >(grep -v '^WARNING: Location' >&2)
 	@touch $@

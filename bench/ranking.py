@@ -47,7 +47,7 @@ def peers(n_items: int) -> dict[str, Tuned]:
         print("implicit is not installed: run `make bench-ranking` for ALS and BPR")
         del found["als"], found["bpr"]
     if n_items <= MOST_ITEMS_OF_EASE:
-        found["ease"] = Tuned(ease, [{"l2": l2} for l2 in (50.0, 200.0, 800.0)])
+        found["ease"] = Tuned(ease, [{"l2": l2} for l2 in (10.0, 50.0, 250.0)])
     return found
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def write_plots(report: dict[str, Any], folder: Path) -> list[Path]:
@@ -20,6 +20,8 @@ def write_plots(report: dict[str, Any], folder: Path) -> list[Path]:
     Returns:
         The files.
     """
+    from matplotlib.figure import Figure
+
     folder.mkdir(parents=True, exist_ok=True)
     plots: dict[str, Callable[[dict[str, Any], Axes], None]] = {
         "arms": _arms,
@@ -74,14 +76,16 @@ def _history(arms: dict[str, Any], axes: Axes) -> None:
     axes.set_xticks(range(len(groups)), labels)
     axes.set_xlabel("items in the history")
     axes.set_ylabel("recall@10, 95 %")
-    axes.legend()
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _coverage_novelty(arms: dict[str, Any], axes: Axes) -> None:
     """Draw how much of the catalogue the lists of each arm reach, and how new it is."""
     for name, arm in arms.items():
         beyond = arm["beyond"]
-        axes.scatter(beyond["coverage"], beyond["novelty"], s=60)
-        axes.annotate(name, (beyond["coverage"], beyond["novelty"]), textcoords="offset points", xytext=(6, 6))
+        axes.scatter(beyond["coverage"], beyond["novelty"], s=60, label=name)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("share of the catalogue in at least one list")
     axes.set_ylabel("novelty of the lists, bits")
