@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 DIMENSION = 256
 PLACES = 20
 TEMPERATURE = 0.1
-NEGATIVES = 2048
+NEGATIVES = 1024
 # Of few steps batches are smaller: with fewer updates than these nothing would be learned.
 BATCH = (64, 1024)
 UPDATES = 200
-EPOCHS = 6
+EPOCHS = 4
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.5
 DROPOUT = 0.2
@@ -134,7 +134,7 @@ def tastes(inputs: NDArray[np.float16], position_weights: Floats, histories: Seq
 def train(features: Floats, sequences: Sequence[Sequence[int]], seed: int = 0, team: Team | None = None) -> PQ:
     """Train on every step of the sequences.
 
-    Negatives are drawn uniformly and shared by a batch, each standing for n / 2,048 items; of a small catalogue all
+    Negatives are drawn uniformly and shared by a batch, each standing for n / 1,024 items; of a small catalogue all
     items are negatives. Only the rows that a batch touches are updated (Adam with decoupled weight decay, Loshchilov
     and Hutter 2019), so that a step costs the same in a large catalogue.
 
@@ -195,7 +195,7 @@ class _Training:
         n_items = len(self.features)
         rows, positions, had = steps.histories(chosen)
         targets = steps.items[steps.places[chosen]]
-        every = n_items <= 3 * NEGATIVES
+        every = n_items <= 4 * NEGATIVES
         drawn = np.arange(n_items) if every else np.unique(self.chance.integers(n_items, size=NEGATIVES))
         inputs, had_at = np.unique(had, return_inverse=True)
         outputs, output_at = np.unique(np.concatenate([targets, drawn]), return_inverse=True)

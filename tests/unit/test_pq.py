@@ -149,7 +149,7 @@ class TestTrain:
         assert right > 0.9 * N_ITEMS
 
     def test_of_too_many_steps_a_part_is_drawn(self, monkeypatch):
-        monkeypatch.setattr(pq, "MAX_STEPS", 2000)
+        monkeypatch.setattr(pq, "MAX_STEPS", 5000)
         model = pq.train(texts(), ring(1500))
         assert best(model, [4, 3]) == 5
 
