@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MOST_WORDS, MOST_PAIRS, MOST_GRAMS = 16_000, 12_000, 24_000
 SIF = 1e-3
 FRAGMENTS, LONGEST_FRAGMENT = 12_000, 5
+# What the mean of a script is worth against that of all texts: as much at so many of its texts.
+FEW_TEXTS = 50
 FROM_TITLE = 0.85
 MOST_JUDGED = 20_000
 BATCH = 256
@@ -257,13 +259,15 @@ def _centred(texts: list[str], encode_queries: Callable[[list[str]], Floats]) ->
     """Return the vectors of texts minus the mean of those in the same script, of unit length.
 
     What all queries have in common says nothing of a product, nor does what all Chinese ones have: with it a query
-    would find the products of its own language alone. A few texts are too few to tell their mean.
+    would find the products of its own language alone. The mean of a script with few texts is drawn to that of all.
     """
     vectors = encode_queries(texts)
     is_chinese = np.array([any(map(cut.is_cjk, text)) for text in texts], bool)
     shifted = np.array(vectors, np.float32)
     for script in (is_chinese, ~is_chinese):
-        if script.sum() > 2:
-            shifted[script] -= vectors[script].mean(axis=0)
+        # The mean of a few texts is what they say: it counts as far as there are many.
+        pull = script.sum() / (script.sum() + FEW_TEXTS)
+        if script.any() and len(texts) > 2:
+            shifted[script] -= pull * vectors[script].mean(axis=0) + (1 - pull) * vectors.mean(axis=0)
     length = np.linalg.norm(shifted, axis=1, keepdims=True)
     return np.asarray(shifted / np.maximum(length, 1e-9), np.float32)

@@ -178,10 +178,11 @@ def test_runs_are_manual_and_one_at_a_time(report: dict[str, Any]) -> None:
 def test_every_stage_is_behind_the_gate_of_the_one_before(tasks: dict[str, Any]) -> None:
     work = ["land.land", "profiles.build", "encode.encode", "train.train", "publish.load", "publish.publish"]
     gates = [f"{name.split('.')[0]}.gate" for name in work[:-1]]
-    assert set(tasks) == {*work, *gates}
-    for before, gate, after in zip(work, gates, work[1:], strict=False):
+    assert set(tasks) == {*work, *gates, "publish.compare"}
+    for before, gate, after in zip(work, gates, [*work[1:-1], "publish.compare"], strict=False):
         assert before in tasks[gate]["upstream"]
         assert gate in tasks[after]["upstream"]
+    assert "publish.compare" in tasks["publish.publish"]["upstream"]
 
 
 def test_every_gate_makes_an_asset(tasks: dict[str, Any]) -> None:

@@ -228,7 +228,7 @@ class TestScore:
 
     def test_what_is_likeliest_by_the_sequence_is_one_and_far_below_it_nothing(self, model):
         """The other terms are silent: items outside the history have pq alone, from 0 to 1."""
-        alone = replace(model, weights={(term, 1): float(term == "pq") for term in TERMS})
+        alone = replace(model, weights={(term, 1): float(term == "sequence") for term in TERMS})
         scores = np.delete(score(alone, [3, 4]), [3, 4])
         assert scores.max() == 1.0
         assert scores.min() >= 0
@@ -249,7 +249,7 @@ class TestFit:
         assert len(firsts) > 1
         assert set(model.weights) == {(term, first) for term in TERMS for first in firsts}
         for first in firsts:  # texts are noise here
-            assert model.weights["transition", first] + model.weights["pq", first] > 1
+            assert model.weights["transition", first] + model.weights["sequence", first] > 1
             assert model.weights["tfidf", first] < 0.5
         assert min(model.weights.values()) >= 0
 
