@@ -45,7 +45,7 @@ begin
         return;
     end if;
     -- Up to so many all are compared in the time that the index takes to find far ones with certainty.
-    v_within := internal.matching(of_release, filters, 5000);
+    v_within := internal.matching(of_release, filters, 6000);
     if v_within is null then
         select array_agg(n.item_no), array_agg(n.score) into v_items, v_scores
         from (
@@ -55,7 +55,7 @@ begin
                 and internal.matches(filters, i.brand, i.categories, i.price, i.lang, i.attributes)
             order by i.text_vector <=> to_vector
             -- The first that pass are not the nearest, where those that pass lie far from the vector.
-            limit greatest(k, 100)
+            limit greatest(k, 30)
         ) as n;
         if cardinality(v_items) >= k then
             return query
