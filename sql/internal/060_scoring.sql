@@ -140,35 +140,37 @@ begin
         order by i.item_no
         limit pool
     ),
-    candidates as (
-        select l.item_no, l.logit from likely as l
+    -- Side by side and then summed: the planner would join these a row at a time, for it cannot know how many there are.
+    gathered as (
+        select
+            l.item_no, l.logit, 0::double precision as transition, 0::double precision as tfidf,
+            0::double precision as encoder, 0::double precision as dislike, true as is_candidate
+        from likely as l
         union all
-        select o.item_no, null
-        from (
-            select r.item_no from reached as r where within is null
-            union
-            select p.item_no from popular as p
-            union
-            select w.item_no from unnest(within) as w (item_no)
-            where not exists (select from had as h where h.item_no = w.item_no)
-        ) as o
-        where not exists (select from likely as l where l.item_no = o.item_no)
+        select r.item_no, null, r.transition * t.transition, r.tfidf * t.tfidf, r.encoder * t.encoder, 0, within is null
+        from reached as r
+        cross join tops as t
+        union all
+        select p.item_no, null, 0, 0, 0, 0, true from popular as p
+        union all
+        select w.item_no, null, 0, 0, 0, 0, true
+        from unnest(within) as w (item_no)
+        where not exists (select from had as h where h.item_no = w.item_no)
+        union all
+        select n.item_no, null, 0, 0, 0, n.val, false from repelled as n
     ),
     -- Everything but what the sequence says.
     terms as materialized (
-        select
-            c.item_no,
-            c.logit,
-            coalesce(r.transition, 0) * t.transition as transition,
-            coalesce(r.tfidf, 0) * t.tfidf as tfidf,
-            coalesce(r.encoder, 0) * t.encoder as encoder,
-            coalesce(p.vals[width_bucket(c.item_no, p.first_nos)], 0) as popularity,
-            coalesce(n.val, 0) as dislike
-        from candidates as c
-        cross join tops as t
+        select g.*, coalesce(p.vals[width_bucket(g.item_no, p.first_nos)], 0) as popularity
+        from (
+            select
+                x.item_no, max(x.logit) as logit, sum(x.transition) as transition, sum(x.tfidf) as tfidf,
+                sum(x.encoder) as encoder, sum(x.dislike) as dislike
+            from gathered as x
+            group by x.item_no
+            having bool_or(x.is_candidate)
+        ) as g
         cross join steps as p
-        left join reached as r on r.item_no = c.item_no
-        left join repelled as n on n.item_no = c.item_no
     ),
     sums as materialized (
         select t.*, t.transition + t.tfidf + t.encoder + v_popularity * t.popularity + t.dislike as rest from terms as t
