@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.evaluation.protocol import RESAMPLES, gains
+from ml.evaluation.beyond_accuracy import POPULAR_SHARE, coverage
+from ml.evaluation.compare import paired
+from ml.evaluation.protocol import CUT, RESAMPLES, gains, ranked
 from ml.recommender import Recommender, score_batch
 
-CUT = 10
 MOST_SHOPPERS = 5_000
 # With fewer shoppers in common, the two are compared as samples of their own.
 FEWEST_IN_COMMON = 100
-POPULAR_SHARE = 0.2
 # A challenger may reach this much of what the champion reaches of the catalogue,
 LEAST_COVERAGE = 0.8
 # give this much more of its places to the popular fifth,
@@ -87,25 +87,19 @@ def hold_trial(
     n_items = len(recommender.item_ids)
     is_popular = np.zeros(n_items, bool)
     is_popular[np.argsort(-recommender.popularity, kind="stable")[: int(POPULAR_SHARE * n_items)]] = True
-    is_listed = np.zeros(n_items, bool)
-    positions: list[float] = []
-    popular = places = 0
-    for block in score_batch(recommender, [histories[user] for user in chosen]):
-        for row, target in zip(block, (targets[user] for user in chosen[len(positions) :]), strict=False):
-            reached = row[target]
-            positions.append(int((row > reached).sum()) + (int((row == reached).sum()) - 1) / 2)
-            best = np.argpartition(-row, min(CUT, n_items - 1))[:CUT]
-            best = best[np.isfinite(row[best])]
-            is_listed[best] = True
-            popular += int(is_popular[best].sum())
-            places += len(best)
-    figures = gains(np.array(positions)) if positions else np.zeros((0, 2))
+    positions, lists = ranked(
+        lambda asked: score_batch(recommender, asked),
+        [histories[user] for user in chosen],
+        [targets[user] for user in chosen],
+    )
+    figures = gains(positions).astype(np.float64)
+    listed = lists[lists >= 0]
     return Trial(
         keys=np.array(keys, np.int64)[chosen],
         ndcg=figures[:, 1],
-        recall=figures[:, 0].astype(np.float64),
-        coverage=float(is_listed.mean()) if n_items else 0.0,
-        popularity=popular / places if places else 0.0,
+        recall=figures[:, 0],
+        coverage=coverage(lists, n_items),
+        popularity=float(is_popular[listed].mean()) if len(listed) else 0.0,
     )
 
 
@@ -126,8 +120,10 @@ def compare(
     new = challenger.ndcg[ours] if is_paired else challenger.ndcg
     old = champion.ndcg[theirs] if is_paired else champion.ndcg
     low = high = 0.0
-    if len(new) and len(old):
-        low, high = _interval(new, old, is_paired, seed)
+    if is_paired:
+        _, low, high = paired(new[:, None], old[:, None], seed)[:, 0].tolist()
+    elif len(new) and len(old):
+        low, high = _apart(new, old, seed)
     mean_new, mean_old = (float(values.mean()) if len(values) else 0.0 for values in (new, old))
     faults = []
     if high < 0:
@@ -148,13 +144,12 @@ def compare(
     return Comparison(len(new), is_paired, mean_old, mean_new, low, high, faults)
 
 
-def _interval(new: Floats, old: Floats, is_paired: bool, seed: int) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of mean(new) − mean(old) (Efron and Tibshirani, 1993)."""
+def _apart(new: Floats, old: Floats, seed: int) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of mean(new) − mean(old), each drawn by itself (Efron and Tibshirani 1993)."""
     chance = np.random.default_rng(seed)
-    means = []
-    for _ in range(RESAMPLES):
-        drawn = chance.integers(len(new), size=len(new))
-        other = drawn if is_paired else chance.integers(len(old), size=len(old))
-        means.append(new[drawn].mean() - old[other].mean())
+    means = [
+        new[chance.integers(len(new), size=len(new))].mean() - old[chance.integers(len(old), size=len(old))].mean()
+        for _ in range(RESAMPLES)
+    ]
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)

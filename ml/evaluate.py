@@ -43,10 +43,12 @@ class Evaluation:
         report: The figures, as JSON takes them.
         gains: Recall and NDCG at 10 of each test shopper, float64 (users, 2), by `PROTOCOL/ARM`, the protocol being
             `loo` or `time`.
+        served: The model of the arm `souk`, which has seen neither validation nor test; None if it was not measured.
     """
 
     report: Report
     gains: Gains
+    served: Recommender | None
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def evaluate(
             "arms": {name: run.test(_refit(chosen[name], arm, run))[0] for name, arm in built.items()},
         }
     report["time_split"], later = _by_time(catalogue, sequences, times, categories, chosen, seed)
-    return Evaluation(report, of_users | later)
+    return Evaluation(report, of_users | later, built["souk"].model if "souk" in built else None)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ K = 10
 
 
 def trial_key(user_key: str, item_id: str) -> int:
-    """Return the name of a shopper and a product in trials, from which neither can be read."""
+    """Return the name of a shopper and a product in trials: neither is spelled out, but who has both can make it."""
     digest = hashlib.sha256(f"{user_key}\0{item_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
@@ -141,16 +141,8 @@ def draw(
         quality.bar(place, trial.ndcg.mean() if len(trial.ndcg) else 0.0, yerr=error, capsize=6, color=f"C{place}")
     quality.set_xticks([0, 1], names)
     quality.set_title("NDCG@10 of what was held out, 95 %")
-    difference.errorbar(
-        [outcome.challenger - outcome.champion],
-        [0],
-        xerr=[
-            [outcome.challenger - outcome.champion - outcome.low],
-            [outcome.high - (outcome.challenger - outcome.champion)],
-        ],
-        fmt="o",
-        capsize=6,
-    )
+    difference.plot([outcome.low, outcome.high], [0, 0], marker="|", markersize=12)
+    difference.plot(outcome.challenger - outcome.champion, 0, marker="o", color="C0")
     difference.axvline(0, color="grey", linewidth=1)
     difference.set_yticks([])
     kind = "the same shoppers" if outcome.is_paired else "shoppers of their own"

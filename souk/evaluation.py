@@ -105,9 +105,9 @@ def evaluate(
         if key != report["data_key"]:
             raise SoukError(f"{outputs.against} was measured on other data", "Compare runs on the same data.")
         report["against"] = {"run": str(outputs.against), "differences": _differences(found.gains, gains)}
-    if sample:
+    if sample and found.served:
         report["through_sql"] = through_sql(
-            settings, dataset.shop, shop.products, shop.catalogue, shop.sequences, sample
+            settings, dataset.shop, shop.products, shop.catalogue, found.served, shop.sequences, sample
         )
     if outputs.json:
         _write(report, found.gains, outputs.json)

@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,7 @@ import numpy as np
 from ml.encoder import load_encoder
 from ml.evaluation.protocol import leave_one_out
 from ml.recommender import Catalogue, Recommender, score
-from ml.recommender.fusion import fit_weights, recent
-from ml.recommender.train import from_texts, with_events
+from ml.recommender.fusion import recent
 from ml.search import Document, build_index
 from ml.text import detect_language, key_terms
 from souk.artefacts import Shopper, write_release
@@ -39,18 +37,20 @@ def through_sql(
     shop: str,
     products: Sequence[Fields],
     catalogue: Catalogue,
+    model: Recommender,
     histories: Sequence[Sequence[int]],
     sample: int,
 ) -> dict[str, float | int]:
     """Publish the measured model in a database of its own, and compare `api.recommend` with the batch scorer.
 
-    The model has seen neither validation nor test; a shopper's history is everything before the test.
+    A shopper's history is everything before the test.
 
     Args:
         settings: The server, the encoder and the lake.
         shop: Name of the data.
         products: Title, brand, categories and description of each product of the catalogue.
         catalogue: The products.
+        model: What was measured: `ml.evaluate.Evaluation.served`.
         histories: Items of all shoppers in time order.
         sample: Number of shoppers that are asked for, at most.
 
@@ -63,9 +63,7 @@ def through_sql(
         SoukError: The scores differ, or the NDCG by more than .0005.
     """
     split = leave_one_out(histories)
-    known = with_events(from_texts(catalogue), [*split.train, *split.skipped])
-    model = replace(known, weights=fit_weights(known, split.train, split.validation))
-    pasts = [[*items, item] for items, item in zip(split.train, split.validation, strict=True)]
+    pasts = split.test_histories
     chosen = np.sort(np.random.default_rng(0).choice(len(pasts), min(sample, len(pasts)), replace=False)).tolist()
     users = {place: f"u1_{hashlib.sha256(str(place).encode()).hexdigest()[:32]}" for place in chosen}
     shoppers = {
