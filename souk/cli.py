@@ -80,7 +80,15 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--against", type=Path, help="compare with the --json file of an earlier run, by shopper")
     evaluate.add_argument("--json", type=Path, help="write the figures here, and the gains of each shopper beside them")
     evaluate.add_argument("--plots", type=Path, help="write PNGs into this folder")
-    evaluate.add_argument("--sample", type=int, default=1000, help="users that are also scored through SQL; 0: none")
+    evaluate.add_argument(
+        "--through-sql",
+        type=int,
+        nargs="?",
+        const=1000,
+        default=1000,
+        metavar="USERS",
+        help="test users who are also scored through SQL: 1000; 0: none",
+    )
     evaluate.add_argument("--search", action="store_true", help="measure search: with --judgements, or --source")
     evaluate.add_argument("--clicks", action="store_true", help="search: judge by what shoppers chose, in any language")
     evaluate.add_argument("--judgements", type=Path, help="product_uid, product_title, search_term, relevance as CSV")
@@ -126,8 +134,8 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
         return
     if not options.source and not (options.items and options.sequences):
         raise SoukError("There is nothing to measure", "Pass --items and --sequences, or --source, or --search.")
-    if options.seeds < 1 or options.sample < 0:
-        raise SoukError("--seeds starts at 1, --sample at 0", "Correct them.")
+    if options.seeds < 1 or options.through_sql < 0:
+        raise SoukError("--seeds starts at 1, --through-sql at 0", "Correct them.")
     from ml.evaluate import Extras
     from souk.evaluation import Outputs, evaluate
     from souk.sources.amazon import open_sequences
@@ -138,7 +146,7 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
         dataset = open_sequences(options.items, options.sequences)
     outputs = Outputs(options.json, options.plots, options.against)
     extras = Extras(options.refit, options.seeds, options.ablate)
-    print(evaluate(settings, dataset, options.sample, outputs, extras))
+    print(evaluate(settings, dataset, options.through_sql, outputs, extras))
 
 
 def _up(settings: Settings, options: argparse.Namespace) -> None:

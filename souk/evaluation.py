@@ -113,6 +113,13 @@ def evaluate(
         _write(report, found.gains, outputs.json)
     if outputs.plots:
         write_plots(report, outputs.plots)
+    asked = report.get("through_sql")
+    if asked and not asked["agrees"]:
+        # Last of all: what was measured is not lost.
+        raise SoukError(
+            f"{table(report)}\nSQL and the batch scorer differ by {asked['largest_difference']:.2g}",
+            "Compare sql/internal/060_scoring.sql with ml/recommender/fusion.py.",
+        )
     return table(report)
 
 

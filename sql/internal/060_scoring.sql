@@ -4,7 +4,7 @@ create or replace function internal.neighbours(place bigint) returns integer
 language sql immutable parallel safe
 as $$
     -- Older products speak to fewer: measured to cost nothing, and to leave a third of the work.
-    select case when place <= 3 then 50 else 20 end;
+    select case when place <= 3 then 30 else 10 end;
 $$;
 comment on function internal.neighbours(bigint) is
 'How many neighbours the n-th last product of a history speaks for: ml.recommender.fusion.REACH.';
@@ -127,7 +127,7 @@ begin
     ),
     likely as materialized (
         select l.item_no, l.logit
-        from internal.likely(of_release, v_taste, seen, greatest(pool, 100), filters) as l
+        from internal.likely(of_release, v_taste, seen, greatest(2 * pool, 60), filters) as l
         where within is null and v_taste is not null
     ),
     -- Products are numbered by falling popularity.
@@ -238,11 +238,13 @@ as $$
             u.*,
             row_number() over (partition by u.item_no, u.kind order by u.val desc, u.nth) as place
         from (
-            select w.item_no, s.kind, s.src, s.val[array_position(s.dst, w.item_no)] * s.decay as val, -s.decay as nth
+            select w.item_no, s.kind, s.src, s.val[n.place] * s.decay as val, -s.decay as nth
             from (
                 select x.* from internal.sources(of_release, history, '{transition, tfidf, encoder}') as x offset 0
             ) as s
-            inner join unnest(items) as w (item_no) on w.item_no = any(s.dst)
+            cross join unnest(items) as w (item_no)
+            cross join lateral (select array_position(s.dst, w.item_no) as place offset 0) as n
+            where n.place is not null
             union all
             -- The share of each product of the history in the logit.
             select i.item_no, 'sequence', h.item_no, -(h.vec <#> i.vec), h.place

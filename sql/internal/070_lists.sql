@@ -1,26 +1,21 @@
 -- From scored candidates to a list: diversity, shares, impressions.
 
 create or replace function internal.diversify(
-    items integer[], scores double precision[], vectors halfvec[], k integer, diversity double precision
+    scores double precision[], vectors halfvec[], k integer, diversity double precision
 )
-returns table (item_no integer, place integer, penalty double precision)
+returns table (number integer, penalty double precision)
 language plpgsql immutable rows 10
 set search_path to pg_catalog, public, pg_temp
 as $$
 #variable_conflict use_column
 declare
     -- Similarity is made up to this many places; what follows keeps the penalty it has by then.
-    v_steps integer := least(k, cardinality(items), 50);
+    v_steps integer := least(k, cardinality(scores), 50);
     v_scale double precision := diversity * greatest(abs(scores[1]), 1e-9);
-    v_near double precision[] := array_fill(0::double precision, array[cardinality(items)]);
-    v_open boolean[] := array_fill(true, array[cardinality(items)]);
+    v_near double precision[] := array_fill(0::double precision, array[cardinality(scores)]);
+    v_open boolean[] := array_fill(true, array[cardinality(scores)]);
     v_best integer := 1;
 begin
-    if diversity = 0 then
-        return query select u.item_no, u.place::integer, 0::double precision
-        from unnest(items) with ordinality as u (item_no, place) where u.place <= k;
-        return;
-    end if;
     for v_step in 1 .. v_steps loop
         if v_step > 1 then
             v_near := array(
@@ -35,21 +30,20 @@ begin
             limit 1;
         end if;
         v_open[v_best] := false;
-        item_no := items[v_best];
-        place := v_step;
+        number := v_best;
         penalty := v_scale * v_near[v_best];
         return next;
     end loop;
     return query
-    select u.item_no, (v_steps + row_number() over (order by u.score - v_scale * u.near desc, u.number))::integer, v_scale * u.near
-    from unnest(items, scores, v_near, v_open) with ordinality as u (item_no, score, near, is_open, number)
+    select u.number::integer, v_scale * u.near
+    from unnest(scores, v_near, v_open) with ordinality as u (score, near, is_open, number)
     where u.is_open
-    order by 2
+    order by u.score - v_scale * u.near desc, u.number
     limit k - v_steps;
 end
 $$;
-comment on function internal.diversify(integer[], double precision[], halfvec[], integer, double precision) is
-'Maximal marginal relevance (Carbonell and Goldstein, 1998): k of the items, best first, each by score minus diversity · best score · its largest cosine to those before it. Items come sorted by score.';
+comment on function internal.diversify(double precision[], halfvec[], integer, double precision) is
+'Maximal marginal relevance (Carbonell and Goldstein, 1998): the numbers of k items, best first, each by score minus diversity · best score · its largest cosine to those before it. Scores come sorted, the best first.';
 
 create or replace function internal.recommend_items(
     of_release text, of_user text, history integer[], seen integer[], disliked integer[],
@@ -63,118 +57,157 @@ as $$
 declare
     v_new integer := floor(k * exploration);
     v_within integer[];
-    v_first_new integer;
-    v_last integer;
-    v_start integer;
     v_pool integer := case when max_per_category is null then greatest(least(3 * k, k + 100), 30) else 1000 end;
     v_items integer[];
     v_scores double precision[];
-    v_vectors halfvec[];
     v_heat real[];
     v_contributions double precision[];
+    v_picked integer[];
+    v_penalties double precision[];
+    v_missing integer;
+    v_newcomers integer[] := '{}';
+    v_strangers integer[] := '{}';
+    v_lowest double precision;
 begin
     if filters <> '{}' then
         v_within := internal.matching(of_release, filters);
     end if;
-    if v_new > 0 then
-        -- Numbers go by falling popularity: what has none comes last.
-        select p.first_nos[cardinality(p.first_nos)], (select max(i.item_no) from serving.item as i where i.release_id = of_release)
-        into v_first_new, v_last
-        from serving.popularity as p where p.release_id = of_release;
-        if v_first_new > v_last then
-            v_new := 0;
-        else
-            -- Every shopper begins somewhere else among the new products, and elsewhere again the next day.
-            v_start := v_first_new + abs(hashtext(concat(of_user, current_date))::bigint) % (v_last - v_first_new + 1);
-        end if;
-    end if;
     loop
+        -- In the order of internal.score: the best first.
         select
-            coalesce(array_agg(e.item_no order by e.score desc, e.item_no), '{}'),
-            array_agg(e.score order by e.score desc, e.item_no),
-            array_agg(e.text_vector order by e.score desc, e.item_no),
-            array_agg(e.popularity order by e.score desc, e.item_no),
-            array_agg(e.contributions order by e.score desc, e.item_no)
-        into v_items, v_scores, v_vectors, v_heat, v_contributions
+            coalesce(array_agg(s.item_no), '{}'), array_agg(s.score), array_agg(s.popularity), array_agg(s.contributions)
+        into v_items, v_scores, v_heat, v_contributions
+        from internal.score(of_release, history, seen, disliked, filters, v_within, v_pool, v_new) as s;
+        exit when max_per_category is null;
+        select
+            coalesce(array_agg(e.item_no), '{}'), array_agg(e.score), array_agg(e.popularity),
+            array_agg(array(select x.val from unnest(v_contributions[e.place:e.place]) as x (val)))
+        into v_items, v_scores, v_heat, v_contributions
         from (
             select
-                s.item_no, s.score, s.popularity, s.contributions, i.text_vector,
-                row_number() over (
-                    partition by i.categories[cardinality(i.categories)] order by s.score desc, s.item_no
-                ) as nth_of_category
-            from internal.score(of_release, history, seen, disliked, filters, v_within, v_pool, v_new) as s
-            inner join serving.item as i on i.release_id = of_release and i.item_no = s.item_no
+                u.item_no, u.score, u.popularity, u.place,
+                row_number() over (partition by i.categories[cardinality(i.categories)] order by u.place) as nth_of_category
+            from unnest(v_items, v_scores, v_heat) with ordinality as u (item_no, score, popularity, place)
+            inner join serving.item as i on i.release_id = of_release and i.item_no = u.item_no
+            order by u.place
         ) as e
-        where max_per_category is null or e.nth_of_category <= max_per_category;
+        where e.nth_of_category <= max_per_category;
         -- A cap may need the whole catalogue to find k.
-        exit when max_per_category is null or v_pool is null or cardinality(v_items) >= k;
+        exit when v_pool is null or cardinality(v_items) >= k;
         v_pool := null;
     end loop;
-    return query
-    with eligible as materialized (
-        select u.item_no, u.score, u.popularity, array(select x.val from unnest(v_contributions[u.place:u.place]) as x (val)) as contributions
-        from unnest(v_items, v_scores, v_heat) with ordinality as u (item_no, score, popularity, place)
-    ),
-    picked as materialized (
-        select
-            d.item_no, d.place, d.penalty, e.score, e.popularity, e.contributions,
-            row_number() over (partition by e.popularity = 0 order by d.place desc) as from_last
-        from internal.diversify(v_items, v_scores, v_vectors, k, diversity) as d
-        inner join eligible as e on e.item_no = d.item_no
-    ),
-    missing as (
-        select greatest(v_new - count(*) filter (where p.popularity = 0), 0) as new_items, count(*) as places
-        from picked as p
-    ),
-    newcomers as materialized (
-        select n.*
-        from (
-            select e.item_no, e.score, e.contributions, 0 as turn
-            from eligible as e
-            where e.popularity = 0 and not exists (select from picked as p where p.item_no = e.item_no)
-            union all
-            select f.item_no, 0, array_fill(0::double precision, array[6]), f.turn
+    if v_items = '{}' then
+        v_picked := '{}';
+        v_penalties := '{}';
+    elsif diversity = 0 then
+        v_picked := array(select generate_series(1, least(k, cardinality(v_items))));
+        v_penalties := array_fill(0::double precision, array[cardinality(v_picked)]);
+    else
+        select coalesce(array_agg(d.number), '{}'), coalesce(array_agg(d.penalty), '{}') into v_picked, v_penalties
+        from internal.diversify(
+            v_scores,
+            array(
+                select i.text_vector
+                from unnest(v_items) with ordinality as u (item_no, place)
+                inner join serving.item as i on i.release_id = of_release and i.item_no = u.item_no
+                order by u.place
+            ),
+            k, diversity
+        ) as d;
+    end if;
+    if v_new > 0 then
+        v_missing := v_new - (select count(*) from unnest(v_picked) as p (number) where v_heat[p.number] = 0);
+        if v_missing > 0 then
+            v_newcomers := array(
+                select u.number
+                from unnest(v_heat) with ordinality as u (popularity, number)
+                where u.popularity = 0 and u.number <> all(v_picked)
+                order by u.number
+                limit v_missing
+            );
+            v_missing := v_missing - cardinality(v_newcomers);
+            if v_missing > 0 and v_within is null and max_per_category is null then
+                v_strangers := internal.strangers(of_release, of_user, seen || v_items, v_missing, filters);
+            end if;
+            -- They take the places of the last that are not new.
+            select coalesce(array_agg(p.number order by p.place), '{}'), coalesce(array_agg(p.penalty order by p.place), '{}')
+            into v_picked, v_penalties
             from (
-                select b.turn, i.item_no
-                from (values (1, v_start, v_last), (2, v_first_new, v_start - 1)) as b (turn, low, high)
-                cross join lateral (
-                    select x.item_no
-                    from serving.item as x
-                    where v_new > 0 and v_within is null and max_per_category is null
-                        and x.release_id = of_release and x.item_no between b.low and b.high and x.is_available
-                        and (filters = '{}' or internal.matches(filters, x.brand, x.categories, x.price, x.lang, x.attributes))
-                        and x.item_no <> all(seen || v_items)
-                    order by x.item_no
-                    limit v_new
-                ) as i
-            ) as f
-        ) as n
-        order by n.turn, n.score desc, n.item_no
-        limit (select m.new_items from missing as m)
-    ),
-    kept as (
-        select p.*
-        from picked as p
-        cross join missing as m
-        where p.popularity = 0 or p.from_last > m.places + (select count(*) from newcomers) - k
-    ),
-    listed as (
-        select t.item_no, t.place, t.contributions || array[-t.penalty, 0] as contributions, t.score - t.penalty as score
-        from kept as t
+                select u.*, row_number() over (partition by v_heat[u.number] = 0 order by u.place desc) as from_last
+                from unnest(v_picked, v_penalties) with ordinality as u (number, penalty, place)
+            ) as p
+            where v_heat[p.number] = 0
+                or p.from_last > cardinality(v_picked) + cardinality(v_newcomers) + cardinality(v_strangers) - k;
+        end if;
+    end if;
+    v_lowest := coalesce((select min(v_scores[u.number] - u.penalty) from unnest(v_picked, v_penalties) as u (number, penalty)), 0);
+    return query
+    with listed as (
+        select
+            v_items[u.number] as item_no, v_scores[u.number] - u.penalty as score,
+            array(select x.val from unnest(v_contributions[u.number:u.number]) as x (val)) || array[-u.penalty, 0] as contributions
+        from unnest(v_picked, v_penalties) as u (number, penalty)
         union all
-        select n.item_no, k + 1, n.contributions || array[0, greatest(f.lowest - n.score, 0)], greatest(f.lowest, n.score)
-        from newcomers as n
-        cross join (select coalesce(min(t.score - t.penalty), 0) as lowest from kept as t) as f
+        select
+            v_items[n.number], greatest(v_lowest, v_scores[n.number]),
+            array(select x.val from unnest(v_contributions[n.number:n.number]) as x (val))
+            || array[0, greatest(v_lowest - v_scores[n.number], 0)]
+        from unnest(v_newcomers) as n (number)
+        union all
+        select t.item_no, v_lowest, array_fill(0::double precision, array[7]) || v_lowest
+        from unnest(v_strangers) as t (item_no)
     )
-    select (row_number() over (order by l.score desc, l.place, l.item_no))::integer, l.item_no, l.score, l.contributions
+    -- Of equal scores the better place, and those that take places last.
+    select (row_number() over (order by l.score desc))::integer, l.item_no, l.score, l.contributions
     from listed as l
-    order by l.score desc, l.place, l.item_no;
+    order by l.score desc;
 end
 $$;
 comment on function internal.recommend_items(
     text, text, integer[], integer[], integer[], integer, jsonb, double precision, double precision, integer
 ) is
 'A shopper''s list as numbers: scored, capped per leaf category, diversified, with a share of new products. Contributions: sequence, transition, tfidf, encoder, popularity, dislike, diversity, exploration; they sum to the score.';
+
+create or replace function internal.strangers(
+    of_release text, of_user text, without integer[], k integer, filters jsonb
+)
+returns integer[]
+language plpgsql stable
+set search_path to pg_catalog, public, pg_temp
+as $$
+declare
+    v_first integer;
+    v_last integer;
+    v_start integer;
+begin
+    -- Numbers go by falling popularity: what has none comes last.
+    select p.first_nos[cardinality(p.first_nos)], (select max(i.item_no) from serving.item as i where i.release_id = of_release)
+    into v_first, v_last
+    from serving.popularity as p where p.release_id = of_release;
+    if v_first > v_last then
+        return '{}';
+    end if;
+    -- Every shopper begins somewhere else among the new products, and elsewhere again the next day.
+    v_start := v_first + abs(hashtext(concat(of_user, current_date))::bigint) % (v_last - v_first + 1);
+    return array(
+        select i.item_no
+        from (values (1, v_start, v_last), (2, v_first, v_start - 1)) as b (turn, low, high)
+        cross join lateral (
+            select x.item_no
+            from serving.item as x
+            where x.release_id = of_release and x.item_no between b.low and b.high and x.is_available
+                and (filters = '{}' or internal.matches(filters, x.brand, x.categories, x.price, x.lang, x.attributes))
+                and x.item_no <> all(without)
+            order by x.item_no
+            limit k
+        ) as i
+        order by b.turn, i.item_no
+        limit k
+    );
+end
+$$;
+comment on function internal.strangers(text, text, integer[], integer, jsonb) is
+'Up to k products without events of which nothing else is known, other ones for every shopper and day.';
 
 create or replace function internal.terms() returns text[]
 language sql immutable parallel safe
