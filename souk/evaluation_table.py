@@ -123,5 +123,6 @@ def _through_sql(agreement: dict[str, Any]) -> str:
         f"through api.recommend, {agreement['users']:,} test users: NDCG@10 {agreement['ndcg@10_sql']:.4f}, batch"
         f" {agreement['ndcg@10_batch']:.4f}; {agreement['same_lists']:,} lists alike, {agreement['missed']:,} products"
         f" missed ({agreement['shifted']:,} times the likeliest); scores differ by"
-        f" {agreement['largest_difference']:.1e} at most; with the default diversity and exploration NDCG@10 {agreement['ndcg@10_defaults']:.4f}"
+        f" {agreement['largest_difference']:.1e} at most; with the default diversity and exploration NDCG@10"
+        f" {agreement['ndcg@10_defaults']:.4f}"
     )
