@@ -1,0 +1,1 @@
+"""Better descriptions of products, with proof."""
