@@ -235,6 +235,7 @@ class Bank:
         rank = 0.5 * near[owners] + 0.5 * said
         rank[owners == without] = -1.0
         facts = slot_values(product)
+        lang = detect_language(product.title)
         known = source_text(product).lower()
         found: list[Candidate] = []
         seen: set[str] = set()
@@ -242,7 +243,7 @@ class Bank:
             if rank[number] < 0 or len(found) == size:
                 break
             text = self._filled(self.sentences[number], facts, known)
-            if text is not None and text not in seen:
+            if text is not None and text not in seen and detect_language(text) == lang:
                 seen.add(text)
                 found.append(Candidate(text, number, frozenset(self.sentences[number].slots)))
         return found
