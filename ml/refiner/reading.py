@@ -207,7 +207,7 @@ def _quantity(plain: str, found: re.Match[str]) -> Token:
     follower = plain[end : end + 1]
     is_times = re.match(r"[x×]\s?\d", plain[end:])
     if unit is None and not is_times and re.match(f"[^\\W\\d_{HAN}]", follower):
-        run = _RUN.match(plain, found.start())
+        run = _RUN.match(plain, end)
         stop = run.end() if run else end
         return Token(found.start(), stop, plain[found.start() : stop], "code")
     return _measured(plain, found.start(), end, _as_number(found[0]), unit)
