@@ -22,6 +22,7 @@ LEAST_COVERAGE = 0.95
 LEAST_PRECISION = 1.0
 _REVIEW_SENTENCES = 2
 _LEAST_WORDS = 2
+_LEAST_FRAGMENT = 3
 _LEARNED_FROM = 3
 _MOST_PHRASINGS = 4
 _BOILERPLATE_GROUPS = 4
@@ -63,11 +64,12 @@ _OPINION = re.compile(
 )
 _END = re.compile(r"(?<=[!?。！？；;])\s*|(?<=[.])\s+(?=[^a-z])|(?<=[a-z)][.])(?=[A-Z][a-z])|\s*[\n\r|•●■★▪◆]+\s*")
 _CUT_SHORT = re.compile(r"\s*(?:\.{2,}|…+)\s*$")
-_BLOCKS = re.compile(r"<\s*(?:br|/p|/li|/tr|/div|/h\d|li|p|td|/td|table|ul)\b[^<>]{0,500}>", re.IGNORECASE)
+_BLOCKS = re.compile(r"(?:\s*<\s*(?:br|/p|/li|/tr|/div|/h\d|li|p|td|/td|table|ul)\b[^<>]{0,500}>\s*)+", re.IGNORECASE)
 # A line that goes on in the next one, as markup in the middle of a sentence leaves it, is no sentence.
 _NEW_LINE = re.compile(r"(?<=[.!?:;。！？；：)])\s*\n\s*|\s*\n\s*(?=[A-Z0-9•*-])|\n\s*\n")
 _HAN_GAP = re.compile(f"(?<=[{HAN}，。、]) (?=[{HAN}])")
 _BROKEN_TAG = re.compile(r"<[a-zA-Z/!][^<>]*$|^[^<>]{0,80}=\s*[\"'][^<>]*>")
+_TORN = re.compile(r"(?:^|(?<=[a-z] ))[b-hj-wyz](?= [a-z]|[.]?$)")  # a letter of a word that markup cut in two
 # Chinese punctuation, which NFKC made narrow.
 _HALF_WIDTH = re.compile(f"(?<=[{HAN}])[,:;!?](?! )|[,:;!?](?=[{HAN}])")
 _FULL_WIDTH = str.maketrans(",:;!?", "，：；！？")
@@ -357,6 +359,9 @@ def _saved(product: Product, lang: str, book: Phrasebook) -> list[str]:
         if place == len(found) - 1 and (_CUT_SHORT.search(sentence) or sentence[-1] not in ".!?。！？；;)）"):
             sentence = _without_fragment(sentence, lang, is_cut=bool(_BLOCKS.search(product.description)))
         reading = read(sentence)
+        sentence = _without_stuffing(sentence)
+        if not sentence or (_TORN.search(sentence) and _BLOCKS.search(product.description)):
+            continue
         if not _is_informative(sentence, reading, title, book, stated) or plainly(sentence) in seen:
             continue
         seen.add(plainly(sentence))
@@ -374,8 +379,6 @@ def _is_informative(
         return False  # a word that markup cut in two
     if plainly(sentence) in book.boilerplate and not any(is_said(fact, reading) for fact in facts):
         return False
-    if len(keys) >= 6 and len(set(keys)) < 0.55 * len(keys):
-        return False
     return bool(set(keys) - title)
 
 
@@ -384,14 +387,25 @@ def _without_fragment(sentence: str, lang: str, *, is_cut: bool) -> str:
     if not is_cut and not _CUT_SHORT.search(sentence):
         return sentence
     sentence = _CUT_SHORT.sub("", sentence)
-    clause = re.split(r"[,，;；](?!.*[,，;；])", sentence)[0]
-    if clause != sentence and len(read(clause).content()) >= (2 if lang == "zh" else 4):
-        return clause
+    if lang == "zh":
+        return re.split(r"[,，;；](?!.*[,，;；])", sentence)[0] if re.search("[,，;；]", sentence) else ""
     tokens = list(read(sentence).tokens)[:-1]
     while tokens and tokens[-1].kind not in CONTENT:
         tokens.pop()
-    is_whole = lang != "zh" and sum(token.kind in CONTENT for token in tokens) >= 4
-    return sentence[: tokens[-1].end] if is_whole else ""
+    return sentence[: tokens[-1].end] if sum(token.kind in CONTENT for token in tokens) >= _LEAST_FRAGMENT else ""
+
+
+def _without_stuffing(sentence: str) -> str:
+    """Return what stands before the first pair of words that comes back three times, "" for what is none else."""
+    tokens = [token for token in read(sentence).tokens if token.kind in CONTENT]
+    pairs = Counter(zip((t.key for t in tokens), (t.key for t in tokens[1:]), strict=False))
+    singles = Counter(token.key for token in tokens)
+    stuffed = {pair for pair, seen in pairs.items() if seen >= 3}
+    often = {key for key, seen in singles.items() if seen >= 4 and seen >= 0.2 * len(tokens)}
+    for place, (token, following) in enumerate(zip(tokens, [*tokens[1:], None], strict=False)):
+        if token.key in often or (following is not None and (token.key, following.key) in stuffed):
+            return sentence[: token.start].rstrip(" ,，、") if place >= _LEAST_FRAGMENT else ""
+    return sentence
 
 
 def _from_reviews(product: Product, lang: str) -> list[str]:
@@ -420,7 +434,8 @@ def _say_facts(collected: _Collected, book: Phrasebook) -> None:
     """Say every attribute by its name, and what the sentences so far leave out."""
     product, lang = collected.product, collected.lang
     for name, value in product.attributes:
-        if value.strip() and _speaks(name, lang) and _speaks(value, lang):
+        is_named = any(plainly(name) in plain and plainly(value) in plain for plain in collected.plain)
+        if value.strip() and not is_named and _speaks(name, lang) and _speaks(value, lang):
             collected.add("fact", _phrase(name.strip(), normalise(value), lang, book))
     for fact in collected.facts:
         if fact.slot not in {"brand", "category"} and fact.name and fact.key not in collected.said:
