@@ -17,7 +17,7 @@ from ml.text import detect_language, normalise
 from ml.text.clean import HAN
 
 LONGEST_ORIGINAL = 8_000
-LONGEST_TEXT = 1_500
+LONGEST_TEXT = 2_200
 LEAST_COVERAGE = 0.95
 LEAST_PRECISION = 1.0
 _REVIEW_SENTENCES = 2
@@ -48,10 +48,12 @@ _CONTACT = re.compile(
 )
 # What a shop says of itself.
 _SHOP_TALK = re.compile(
-    r"feedback|customer (?:service|support)|contact us|e-?mail us|(?:our|my) (?:store|shop|warehouse)|welcome to|free shipping"
-    r"|shipping|five stars|leave (?:a )?review|satisfaction guarantee|money back|see (?:the )?title|as pictured|click (?:here|on)"
-    r"|add to cart|buy (?:it )?now|order (?:now|today)|our other (?:items|offers)|lighting|due to (?:the )?(?:light|monitor)"
-    r"|have not been evaluated|by message|hot sale|top quality"
+    r"(?:negative|positive|leave|your|good|bad) feedback|customer (?:service|support)|contact us|e-?mail us|message us|by message"
+    r"|(?:our|my|this) (?:store|shop|warehouse)\b|welcome to|free shipping|shipping (?:takes|within|is|time|from|policy|cost)"
+    r"|day shipping|\bships? (?:fast|within|from|safely from)|five stars|leave (?:a )?review|your satisfaction|satisfaction guarantee"
+    r"|money back|see (?:the )?title|as pictured|as (?:the )?picture|picture may differ|click (?:here|on)|add to cart"
+    r"|buy (?:it )?now|order (?:now|today)|our other (?:items|offers)|due to (?:the )?(?:light|monitor)|because of the light"
+    r"|have not been evaluated|hot sale|thank you for"
     r"|客服|好评|差评|包邮|店铺|小店|本店|光临|发货|快递|退换|退货|七天|色差|优惠|下单|收藏|亲[，,]|爆款|正品|热销|特价|厂家直销|限时|清仓|促销",
     re.IGNORECASE,
 )
@@ -404,6 +406,8 @@ def _without_stuffing(sentence: str) -> str:
     often = {key for key, seen in singles.items() if seen >= 4 and seen >= 0.2 * len(tokens)}
     for place, (token, following) in enumerate(zip(tokens, [*tokens[1:], None], strict=False)):
         if token.key in often or (following is not None and (token.key, following.key) in stuffed):
+            if re.search(r"[,;.()，；。（）]", sentence[token.start : tokens[-1].start]):
+                return sentence  # a list
             return sentence[: token.start].rstrip(" ,，、") if place >= _LEAST_FRAGMENT else ""
     return sentence
 

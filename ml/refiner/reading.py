@@ -23,7 +23,7 @@ _CLAUSE_END = re.compile(r"[,，、:：()（）\[\]【】{}/]")
 _HAN_UNITS = sorted((unit for unit in lexicon.UNITS if _HAN_RUN.match(unit)), key=len, reverse=True)
 _LATIN_UNITS = sorted((unit for unit in lexicon.UNITS if not _HAN_RUN.match(unit)), key=len, reverse=True)
 _UNIT = re.compile(
-    r"[\s-]{0,2}("
+    r"(?:\s{0,40}|\s?-\s?)("
     + "|".join(re.escape(unit) + (r"(?![^\W_])" if unit[-1].isalnum() else "") for unit in _LATIN_UNITS)
     + r")|\s?("
     + "|".join(_HAN_UNITS)
@@ -218,7 +218,9 @@ def _measured(plain: str, start: int, end: int, number: str, unit: re.Match[str]
     if unit and unit[1] == "in" and re.match(r"\s+(?:a|an|the|one|\d+(?!\.?\d*\s*x)|each|box|pack|stock|set)\b", plain[unit.end() :]):
         name, unit = "", None  # "2 in 1", "5 in the box"
     number = _qualifier(plain, start) + number
-    return Token(start, unit.end() if unit else end, f"{number} {name}".strip(), "quantity", number=number, unit=name)
+    # The full stop of an abbreviation may be that of the sentence.
+    stop = end if unit is None else unit.end() - (unit[0].endswith("."))
+    return Token(start, stop, f"{number} {name}".strip(), "quantity", number=number, unit=name)
 
 
 def _word(plain: str, found: re.Match[str]) -> Token:
@@ -284,7 +286,7 @@ def _han_quantities(tokens: list[Token], plain: str) -> list[Token]:
             continue
         found = _HAN_NUMBER.match(plain, token.start, end)
         unit = _UNIT.match(plain, found.end()) if found else None
-        if found and unit and unit.end() <= end and _is_counted(found[0], unit, plain):
+        if found and unit and unit[2] and unit.end() <= end and _is_counted(found[0], unit, plain):
             value = _han_number(found[0])
             if value is not None:
                 joined.append(replace(_measured(plain, found.start(), found.end(), value, unit), is_han=True))
