@@ -453,7 +453,7 @@ def _say_facts(collected: _Collected, book: Phrasebook) -> None:
         if lang == "zh":
             collected.add("fact", [f"类目：{'、'.join(names)}。", f"属于{'、'.join(names)}类目。"])
         else:
-            collected.add("fact", [f"Category: {', '.join(names)}.", f"It is listed under {', '.join(names)}."])
+            collected.add("fact", [f"Category: {', '.join(names)}.", f"The category is {', '.join(names)}."])
 
 
 def _phrase(name: str, value: str, lang: str, book: Phrasebook) -> list[str]:

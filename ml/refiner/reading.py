@@ -230,7 +230,7 @@ def _word(plain: str, found: re.Match[str]) -> Token:
     if word.endswith("'s"):
         word = word[:-2]
     if word in lexicon.NEGATORS_EN or _CONTRACTION.match(word):
-        return Token(start, end, word, "negator")
+        return Token(start, end, "not" if _CONTRACTION.match(word) else word, "negator")
     if word in lexicon.NUMBER_WORDS:
         token = _number_word(plain, start, end, word)
         if token is not None:
@@ -351,7 +351,7 @@ def _negate(tokens: list[Token], plain: str) -> list[Token]:
         elif token.key == "free" and token.kind == "word":
             _free(tokens, place, negated, plain)
         elif token.is_han and token.kind == "word":
-            negated[place] = _denied(plain, token)
+            negated[place] = is_denied(plain, token.start)
     return [replace(token, is_negated=is_negated) for token, is_negated in zip(tokens, negated, strict=True)]
 
 
@@ -377,6 +377,6 @@ def _free(tokens: list[Token], place: int, negated: list[bool], plain: str) -> N
         negated[place - 1] = True
 
 
-def _denied(plain: str, token: Token) -> bool:
-    """Tell whether a Chinese word is denied: right before it, or with a verb of having between."""
-    return bool(_DENIAL.search(_HARMLESS.sub(_blank, plain[max(0, token.start - 12) : token.start])))
+def is_denied(plain: str, place: int) -> bool:
+    """Tell whether the Chinese word at a place is denied: right before it, or with a verb of having between."""
+    return bool(_DENIAL.search(_HARMLESS.sub(_blank, plain[max(0, place - 12) : place])))

@@ -6,6 +6,7 @@ may not be claimed nor the other way round. Equal up to width, case, inflection 
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +15,15 @@ from functools import lru_cache
 from ml.refiner import lexicon
 from ml.refiner.facts import Fact, extract_facts
 from ml.refiner.product import LEXICON, Product, Span, attribute_names, sources
-from ml.refiner.reading import CONTENT, Reading, Token, read
+from ml.refiner.reading import CONTENT, Reading, Token, is_denied, read
+from ml.text.clean import HAN
 
 _WINDOW = 3
 _SENSITIVE = frozenset(lexicon.COLOURS | lexicon.MATERIALS)
+_SIGN = re.compile(f"[{lexicon.NEGATORS_ZH}](?=[{HAN}])")
+_SIGN_REACH = 3
+_BEFORE_SIGN = re.compile(f"[{HAN}]{{1,2}}$")
+_BEHIND_SIGN = re.compile(f"[{HAN}]{{1,2}}")
 _STRUCTURED = ("title", "brand", "category:")
 
 
@@ -62,8 +68,9 @@ def check(text: str, product: Product, facts: Sequence[Fact] | None = None) -> S
     evidence = _evidence(product)
     reading = read(text)
     spans: list[Span] = []
-    wrong: list[Claim] = []
-    words = 0
+    turned = evidence.turned_round(reading)
+    words = len(turned)
+    wrong = [Claim(start, end, text[start:end], "negation") for start, end in turned]
     for place, token in enumerate(reading.tokens):
         if token.kind not in CONTENT:
             continue
@@ -110,6 +117,7 @@ class Evidence:
                 self.index[token.key].append(Found(source, place))
         # The title's words speak of the product as a whole.
         self.counted = self._beside_numbers()
+        self.denials, self.unsigned = self._denials(), self._unsigned()
         self.name_keys = {token.key for reading in self.names.values() for token in reading.tokens}
         self.whole = {
             token.key
@@ -121,9 +129,9 @@ class Evidence:
     def judge(self, reading: Reading, place: int) -> tuple[Span | None, str]:
         """Return where a token is supported, or why it is not."""
         token = reading.tokens[place]
-        found = self.index.get(token.key, [])
-        if not found and token.is_han and token.kind == "word":
+        if token.is_han and token.kind == "word":
             return self._inside(reading, place)
+        found = self.index.get(token.key, [])
         if not found:
             return self._label(reading, place)
         agreeing = [one for one in found if self._token(one).is_negated == token.is_negated]
@@ -153,23 +161,61 @@ class Evidence:
         return Span(token.start, token.end, LEXICON, 0)
 
     def _inside(self, reading: Reading, place: int) -> tuple[Span | None, str]:
-        """Look for a Chinese word inside the words of a source, which may be cut in other places."""
+        """Look for a Chinese word by its characters: a source may be cut into words in other places.
+
+        A single character is looked for with a neighbour.
+        """
         token = reading.tokens[place]
-        is_denied = False
-        if len(token.key) > 1 or token.key in _SENSITIVE:
-            for source, there in self.readings.items():
-                at = there.plain.find(token.key)
-                while at >= 0:
-                    over = [t for t in there.tokens if t.start <= there.at[at] < t.end]
-                    if over and over[0].is_negated == token.is_negated and not _hides_negation(over[0], token):
+        is_found = False
+        for source, there in self.readings.items():
+            at = there.plain.find(token.key)
+            while at >= 0:
+                if len(token.key) > 1 or token.key in _SENSITIVE or _has_neighbour(reading, token, there, at):
+                    is_found = True
+                    if is_denied(there.plain, at) == token.is_negated:
                         if self._is_named_right(reading, place):
                             return Span(token.start, token.end, source, there.at[at]), ""
                         return None, "label"
-                    is_denied = True
-                    at = there.plain.find(token.key, at + 1)
-        if is_denied:
+                at = there.plain.find(token.key, at + 1)
+        if is_found:
             return None, "negation"
         return self._label(reading, place)
+
+    def turned_round(self, reading: Reading) -> list[tuple[int, int]]:
+        """Return the places of negations that no source has, and of those that a source has and the text left out."""
+        wrong = [
+            (token.start, token.end)
+            for token, following in zip(reading.tokens, [*reading.tokens[1:], None], strict=False)
+            if token.kind == "negator" and not token.is_han and (token.key, following and following.key) not in self.denials
+        ]
+        for found in _SIGN.finditer(reading.plain):
+            claim = reading.plain[found.start() : found.start() + _SIGN_REACH]
+            if not any(claim in there.plain for there in self.readings.values()):
+                wrong.append((reading.at[found.start()], reading.at[found.start()] + 1))
+        for pair in self.unsigned:
+            at = reading.plain.find(pair)
+            if at >= 0:
+                wrong.append((reading.at[at], reading.at[at] + len(pair)))
+        return wrong
+
+    def _denials(self) -> set[tuple[str, str | None]]:
+        return {
+            (token.key, following and following.key)
+            for reading in self.readings.values()
+            for token, following in zip(reading.tokens, [*reading.tokens[1:], None], strict=False)
+            if token.kind == "negator"
+        }
+
+    def _unsigned(self) -> set[str]:
+        """Return what a source would read like around each Chinese negation if that were left out."""
+        pairs = set()
+        for reading in self.readings.values():
+            for found in _SIGN.finditer(reading.plain):
+                before = _BEFORE_SIGN.search(reading.plain[: found.start()])
+                after = _BEHIND_SIGN.match(reading.plain, found.end())
+                if before and after:
+                    pairs.add(before[0] + after[0])
+        return {pair for pair in pairs if not any(pair in reading.plain for reading in self.readings.values())}
 
     def _label(self, reading: Reading, place: int) -> tuple[Span | None, str]:
         """Accept the name of a slot where a value of that slot stands beside it, and words that frame a sentence."""
@@ -314,10 +360,13 @@ def _named_like(key: str) -> set[str]:
     return {word for word, other in lexicon.SLOT_OF_LABEL.items() if slot and other == slot}
 
 
-def _hides_negation(over: Token, token: Token) -> bool:
-    """Tell whether a source's word denies the part that a text takes from it: 不粘 does not support 粘."""
-    ahead = over.key[: over.key.find(token.key)] if token.key in over.key else ""
-    return over.key not in lexicon.HARMLESS_ZH and any(sign in ahead for sign in lexicon.NEGATORS_ZH)
+def _has_neighbour(reading: Reading, token: Token, there: Reading, at: int) -> bool:
+    """Tell whether a character stands beside the same one, or alone, in both places."""
+    here = _plain_at(reading, token.start)
+    before, behind = reading.plain[here - 1 : here], reading.plain[here + 1 : here + 2]
+    same_before = before == there.plain[at - 1 : at] if at else not before
+    same_behind = behind == there.plain[at + 1 : at + 2]
+    return (same_before and before.isalnum()) or (same_behind and behind.isalnum()) or (same_before and same_behind)
 
 
 def _joined(reading: Reading, token: Token) -> set[int]:
