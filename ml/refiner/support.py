@@ -117,7 +117,7 @@ class Evidence:
                 self.index[token.key].append(Found(source, place))
         # The title's words speak of the product as a whole.
         self.counted = self._beside_numbers()
-        self.denials, self.unsigned = self._denials(), self._unsigned()
+        self.denials, self.unsaid, self.unsigned = self._denials(), self._unsaid(), self._unsigned()
         self.name_keys = {token.key for reading in self.names.values() for token in reading.tokens}
         self.whole = {
             token.key
@@ -192,6 +192,9 @@ class Evidence:
             claim = reading.plain[found.start() : found.start() + _SIGN_REACH]
             if not any(claim in there.plain for there in self.readings.values()):
                 wrong.append((reading.at[found.start()], reading.at[found.start()] + 1))
+        for before, behind in zip(reading.tokens, reading.tokens[1:], strict=False):
+            if (before.key, behind.key) in self.unsaid and before.sentence == behind.sentence:
+                wrong.append((before.end, behind.start))
         for pair in self.unsigned:
             at = reading.plain.find(pair)
             if at >= 0:
@@ -205,6 +208,18 @@ class Evidence:
             for token, following in zip(reading.tokens, [*reading.tokens[1:], None], strict=False)
             if token.kind == "negator"
         }
+
+    def _unsaid(self) -> set[tuple[str, str]]:
+        """Return the neighbours that an English source would have if a negation between them were left out."""
+        together: set[tuple[str, str]] = set()
+        pairs = set()
+        for reading in self.readings.values():
+            keys = [token.key for token in reading.tokens]
+            together.update(zip(keys, keys[1:], strict=False))
+            for place in range(1, len(keys) - 1):
+                if reading.tokens[place].kind == "negator" and not reading.tokens[place].is_han:
+                    pairs.add((keys[place - 1], keys[place + 1]))
+        return pairs - together
 
     def _unsigned(self) -> set[str]:
         """Return what a source would read like around each Chinese negation if that were left out."""
@@ -284,10 +299,8 @@ class Evidence:
         """Refuse a number whose neighbours belong to another number."""
         token = reading.tokens[place]
         context = self._context(found)
-        content = reading.content()
-        middle = content.index(token)
-        for near in content[max(0, middle - 2) : middle + 3]:
-            if near is token or near.clause not in _joined(reading, token) or near.kind != "word" or near.key in context:
+        for near in _neighbours(reading, place):
+            if near.key in context:
                 continue
             others = self.counted.get(near.key, set()) - {token.key}
             is_name = near.key in _MEASURED or near.key in self.name_keys
@@ -307,11 +320,13 @@ class Evidence:
         between = reading.plain[_plain_at(reading, label.end) : _plain_at(reading, token.start)].strip()
         if label.key not in self.name_keys or between not in _COPULAS:
             return True
-        return self._together(label.key, token.key)
+        beside = {other.key for other in reading.tokens if other.sentence == token.sentence}
+        return self._together(label.key, token.key, beside)
 
-    def _together(self, label: str, key: str) -> bool:
+    def _together(self, label: str, key: str, beside: set[str]) -> bool:
         for source, name in self.names.items():
-            if label in {part.key for part in name.tokens} and source in self.readings:
+            keys = {part.key for part in name.content()}
+            if label in keys and keys <= beside and source in self.readings:
                 values = self.readings[source]
                 if key in values.plain or key in {part.key for part in values.tokens}:
                     return True
@@ -337,6 +352,9 @@ class Evidence:
             return True
         # A value of an attribute or a word alone between commas speaks of the whole product.
         is_alone = all(t.key in _SENSITIVE for t in there.content() if t.clause == here.clause)
+        part = {t.key for t in self.names[found.source].content()} if found.source in self.names else set()
+        if any(key not in lexicon.SLOT_OF_LABEL for key in part):
+            return after.key in part  # the material of a lid
         return (found.source in self.names or is_alone) and after.key not in self._described()
 
     def _described(self) -> set[str]:
@@ -367,6 +385,25 @@ def _has_neighbour(reading: Reading, token: Token, there: Reading, at: int) -> b
     same_before = before == there.plain[at - 1 : at] if at else not before
     same_behind = behind == there.plain[at + 1 : at + 2]
     return (same_before and before.isalnum()) or (same_behind and behind.isalnum()) or (same_before and same_behind)
+
+
+def _neighbours(reading: Reading, place: int) -> list[Token]:
+    """Return up to two words on each side of a quantity, as far as they may speak of it: no further than the next one."""
+    token = reading.tokens[place]
+    clauses = _joined(reading, token)
+    near: list[Token] = []
+    for side in (reading.tokens[place + 1 :], reading.tokens[:place][::-1]):
+        reached = 0
+        for other in side:
+            if reached == 2 or other.clause not in clauses or other.kind == "quantity" or other.key in _CONJUNCTIONS:
+                break
+            if other.kind == "word":
+                near.append(other)
+                reached += 1
+    return near
+
+
+_CONJUNCTIONS = frozenset(["and", "or", "but", "with", "和", "与", "及", "以及", "或"])
 
 
 def _joined(reading: Reading, token: Token) -> set[int]:
