@@ -35,6 +35,9 @@ _DENIAL = re.compile(
 )
 _HARMLESS = re.compile("|".join(sorted(lexicon.HARMLESS_ZH, key=len, reverse=True)))
 _CONTRACTION = re.compile(r"(.+)n't$")
+_NUMBERED = re.compile(
+    r"(?:item|part|model|material|spec|order|stock|ref|catalog|cat|type|serial|style|mfg|product)\W+no\.|no\.\s?\w*\d"
+)  # "part no. 12" denies nothing
 _NEGATED_WORDS = 4
 CONTENT = ("word", "code", "quantity")
 
@@ -229,6 +232,8 @@ def _word(plain: str, found: re.Match[str]) -> Token:
         return Token(start, end, word, "code")
     if word.endswith("'s"):
         word = word[:-2]
+    if word == "no" and plain[end : end + 1] == "." and _NUMBERED.search(plain[max(0, start - 12) : end + 6]):
+        return Token(start, end, word, "function")
     if word in lexicon.NEGATORS_EN or _CONTRACTION.match(word):
         return Token(start, end, "not" if _CONTRACTION.match(word) else word, "negator")
     if word in lexicon.NUMBER_WORDS:

@@ -312,21 +312,24 @@ class Evidence:
         """Refuse the value of one attribute under the name of another: `colour: cotton`."""
         token = reading.tokens[place]
         before = place - 1
-        while before >= 0 and reading.tokens[before].kind == "function":
+        while before >= 0 and reading.tokens[before].kind in {"function", "negator"}:
             before -= 1
         if before < 0 or reading.tokens[before].sentence != token.sentence:
             return True
         label = reading.tokens[before]
-        between = reading.plain[_plain_at(reading, label.end) : _plain_at(reading, token.start)].strip()
-        if label.key not in self.name_keys or between not in _COPULAS:
+        end = _plain_at(reading, label.end)
+        between = reading.plain[end : _plain_at(reading, token.start)].strip(lexicon.NEGATORS_ZH + " ")
+        if between not in _COPULAS or label.key not in self.name_keys:
             return True
         beside = {other.key for other in reading.tokens if other.sentence == token.sentence}
-        return self._together(label.key, token.key, beside)
+        named = [name.plain.strip() for name in self.names.values() if reading.plain[:end].endswith(name.plain.strip())]
+        return self._together(max(named, key=len, default=""), label.key, token.key, beside)
 
-    def _together(self, label: str, key: str, beside: set[str]) -> bool:
+    def _together(self, written: str, label: str, key: str, beside: set[str]) -> bool:
         for source, name in self.names.items():
             keys = {part.key for part in name.content()}
-            if label in keys and keys <= beside and source in self.readings:
+            is_named = name.plain.strip() == written if written else label in keys and keys <= beside
+            if is_named and source in self.readings:
                 values = self.readings[source]
                 if key in values.plain or key in {part.key for part in values.tokens}:
                     return True
