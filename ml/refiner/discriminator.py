@@ -55,7 +55,9 @@ def make_discriminator(seed: int) -> Any:  # noqa: ANN401
                 nn.Dropout(DROPOUT), nn.Linear(5 * WIDTH + FEATURES, WIDTH), nn.GELU(), nn.Dropout(DROPOUT),
                 nn.Linear(WIDTH, 1),
             )  # fmt: skip
-            self.match = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(2 * WIDTH + 1, WIDTH), nn.GELU(), nn.Linear(WIDTH, 1))
+            self.match = nn.Sequential(
+                nn.Dropout(DROPOUT), nn.Linear(2 * WIDTH + 1, WIDTH), nn.GELU(), nn.Linear(WIDTH, 1)
+            )
             nn.init.normal_(self.grams.weight, std=0.1)
             nn.init.normal_(self.facts.weight, std=0.1)
 

@@ -85,7 +85,9 @@ def make_pool(bank: Bank, product: Product, without: int = -1, own: Sequence[str
     covers = np.zeros((n, MAX_FACTS), np.float32)
     for row, candidate in enumerate(candidates):
         covers[row, [facts.index(slot) for slot in candidate.filled if slot in facts]] = 1.0
-    lengths = np.array([len(candidate.text) / (1 if ord(candidate.text[0]) > 0x2E80 else 5) for candidate in candidates])
+    lengths = np.array(
+        [len(candidate.text) / (1 if ord(candidate.text[0]) > 0x2E80 else 5) for candidate in candidates]
+    )
     near = np.asarray((words @ source_words.T).todense()).ravel() if n else np.zeros(0)
     _, sizes = np.unique(owner, return_inverse=True)
     share = np.bincount(sizes)[sizes] if n else np.zeros(0)
@@ -164,7 +166,7 @@ class State:
 
 
 def make_selector(seed: int) -> Any:  # noqa: ANN401
-    """Return the network: `forward(batch, state)` gives (b, n + 1) logits, STOP last, −inf where nothing can be said."""
+    """Return the network: `forward(batch, state)` gives (b, n + 1) logits, STOP last, −inf for what cannot be said."""
     import torch
     from torch import nn
 

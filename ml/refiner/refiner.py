@@ -6,22 +6,26 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ml.refiner.choose import choose
 from ml.refiner.corpus import Bank, sentences, source_text
 from ml.refiner.decoding import sample
 from ml.refiner.discriminator import Described, Ensemble, make_discriminator, train_discriminator
 from ml.refiner.generator import Pool, make_pool, make_selector
 from ml.refiner.ground import Grounding, Phrasebook, compose, ground, verify
 from ml.refiner.product import Product, Span
+from ml.refiner.quality import TextQuality, auc
 from ml.refiner.support import Support
-from ml.refiner.training import fit_mle, targets
+from ml.refiner.training import adversarial, fit_mle, targets
 
 LEAST_TEXTS = 40
+# By how much the adversarially trained generator has to be nearer to an AUC of .5 to be kept.
+LEAST_GAIN = 0.01
 FORMAT = 1
 
 
@@ -94,11 +98,13 @@ class Refiner:
         report: dict[str, Any],
         bank: Bank,
         phrasebook: Phrasebook,
+        quality: TextQuality,
         selector: Any,  # noqa: ANN401
         ensemble: Ensemble,
     ) -> None:
         self.settings, self.arm, self.report = settings, arm, report
-        self._bank, self._phrasebook, self._selector, self._ensemble = bank, phrasebook, selector, ensemble
+        self._bank, self._phrasebook, self._quality = bank, phrasebook, quality
+        self._selector, self._ensemble = selector, ensemble
         self.version = _version(settings, arm, bank, selector, ensemble)
 
     @classmethod
@@ -146,13 +152,43 @@ class Refiner:
             rows = [place for place in range(len(corpus)) if place % settings.folds != fold or settings.folds == 1]
             chosen = [real[row] for row in rows], [fakes[row] for row in rows]
             members.append(train_discriminator(*chosen, settings.discriminator_steps, seed + fold))
+        ensemble = Ensemble(members)
+        guard, rewarded, arm = "", [], "mle"
         report: dict[str, Any] = {
             "texts": len(corpus),
             "sentences": len(bank.sentences),
             "mle_loss_first": float(np.mean(losses[:10])),
             "mle_loss_last": float(np.mean(losses[-10:])),
         }
-        return cls(settings, "mle", report, bank, Phrasebook.learn(products), selector, Ensemble(members))
+        challenger = None
+        if settings.adversarial_steps:
+            won = _rewards(corpus, rewards or {})
+
+            def reward(row: int, said: list[str]) -> float:
+                fold = [row % len(members)]
+                logit = ensemble.logits([Described(real[row].source, tuple(said))], fold)[0]
+                return float(1 / (1 + np.exp(-logit))) * won[row]
+
+            challenger, rewarded, guard = adversarial(selector, pools, aims, reward, settings.adversarial_steps, seed)
+        report["adversarial_guard"] = guard
+        if challenger is not None and not guard:
+            folds = held_out_curve(corpus, pools, real, {"mle": selector, "adversarial": challenger}, settings, seed)
+            report["held_out_auc"] = folds
+            # Towards .5 is better; a draw goes to the model that needed no adversary.
+            if abs(folds["adversarial"] - 0.5) < abs(folds["mle"] - 0.5) - LEAST_GAIN:
+                arm, selector = "adversarial", challenger
+            report["adversarial_reward_first"] = float(np.mean(rewarded[:5]))
+            report["adversarial_reward_last"] = float(np.mean(rewarded[-5:]))
+        return cls(
+            settings,
+            arm,
+            report,
+            bank,
+            Phrasebook.learn(products),
+            TextQuality.fit(products, seed=seed),
+            selector,
+            ensemble,
+        )
 
     def refine(self, products: Sequence[Product], *, seed: int = 0) -> list[Refinement]:
         """Return what becomes of each description, in order.
@@ -178,19 +214,22 @@ class Refiner:
             return Refinement(product.item_id, None, "generator_failed")
         if not np.isfinite(logits).all():
             return Refinement(product.item_id, None, "generator_failed")
-        realness = 1 / (1 + np.exp(-logits))
-        best = int(np.argmax(realness + [support.coverage for _, support in passed]))
+        coverage = np.array([support.coverage for _, support in passed])
+        rng = np.random.default_rng([seed, zlib.crc32(product.item_id.encode()), 4])
+        best = choose("discriminator+coverage", logits, np.zeros(len(logits)), coverage, rng)
+        realness = 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
         text, support = passed[best]
-        scores = {
+        before, after = self._quality.assess([product, replace(product, description=text)])
+        if after.score < before.score:
+            return Refinement(product.item_id, None, "not_better", (), _finite(before.score, after.score))
+        scores = _finite(before.score, after.score) | {
             "discriminator": float(realness[best]),
             "coverage": float(support.coverage),
             "support": float(support.precision),
         }
         return Refinement(product.item_id, text, "", support.spans, scores)
 
-    def _candidates(
-        self, product: Product, grounding: Grounding, seed: int
-    ) -> tuple[list[tuple[str, Support]], str]:
+    def _candidates(self, product: Product, grounding: Grounding, seed: int) -> tuple[list[tuple[str, Support]], str]:
         """Return the texts that pass every check, and the reason of the last that did not."""
         rng = np.random.default_rng([seed, zlib.crc32(product.item_id.encode()), 3])
         k = self.settings.samples
@@ -206,12 +245,16 @@ class Refiner:
                 passed.append((text, support))
         return passed, reason
 
-    def compose_free(self, product: Product, k: int, temperature: float, seed: int, pool: Pool | None = None) -> list[str]:
+    def compose_free(
+        self, product: Product, k: int, temperature: float, seed: int, pool: Pool | None = None
+    ) -> list[str]:
         """Return k texts that the composer draws from neighbours' sentences: suggestions, not checked for truth."""
         from ml.refiner.corpus import join
 
         pool = pool or make_pool(self._bank, product)
-        return [join(pool.texts(one.chosen)) for one in sample(self._selector, pool, product.item_id, k, temperature, seed)]
+        return [
+            join(pool.texts(one.chosen)) for one in sample(self._selector, pool, product.item_id, k, temperature, seed)
+        ]
 
     def save(self, folder: Path) -> None:
         """Write weights as safetensors and the rest as JSON into a folder."""
@@ -229,6 +272,7 @@ class Refiner:
             "bank": self._bank.to_json(),
             "phrasebook": self._phrasebook.to_json(),
         }
+        self._quality.save(folder / "quality")
         (folder / "refiner.json").write_text(json.dumps(saved, ensure_ascii=False, sort_keys=True), "utf-8")
 
     @classmethod
@@ -247,7 +291,11 @@ class Refiner:
         tensors = load_file(folder / "refiner.safetensors")
 
         def restore(model: Any, prefix: str) -> Any:  # noqa: ANN401
-            weights = {name.removeprefix(prefix): torch.from_numpy(array) for name, array in tensors.items() if name.startswith(prefix)}
+            weights = {
+                name.removeprefix(prefix): torch.from_numpy(array)
+                for name, array in tensors.items()
+                if name.startswith(prefix)
+            }
             model.load_state_dict(weights)
             return model.eval()
 
@@ -255,10 +303,51 @@ class Refiner:
         selector = restore(make_selector(0), "selector.")
         ensemble = Ensemble([restore(make_discriminator(0), f"member{row}.") for row in range(saved["members"])])
         phrasebook = Phrasebook.from_json(saved["phrasebook"])
-        made = cls(RefinerSettings(**saved["settings"]), saved["arm"], saved["report"], bank, phrasebook, selector, ensemble)
+        quality = TextQuality.load(folder / "quality")
+        made = cls(
+            RefinerSettings(**saved["settings"]),
+            saved["arm"],
+            saved["report"],
+            bank,
+            phrasebook,
+            quality,
+            selector,
+            ensemble,
+        )
         if made.version != saved["version"]:
             raise ValueError(f"{folder} is damaged: its content is not that of version {saved['version']}")
         return made
+
+
+def held_out_curve(
+    corpus: Sequence[Product],
+    pools: Sequence[Pool],
+    real: Sequence[Described],
+    generators: Mapping[str, Any],
+    settings: RefinerSettings,
+    seed: int,
+) -> dict[str, float]:
+    """Return the AUC of a fresh discriminator against each generator: it learns on half of the products' texts only."""
+    found = {}
+    for name, selector in generators.items():
+        fakes = []
+        for product, pool in zip(corpus, pools, strict=True):
+            drawn = sample(selector, pool, product.item_id, 1, settings.temperature, seed + 1)
+            fakes.append([Described(source_text(product), tuple(pool.texts(one.chosen))) for one in drawn])
+        half = len(corpus) // 2
+        fresh = Ensemble([train_discriminator(real[:half], fakes[:half], settings.discriminator_steps, seed + 101)])
+        generated = fresh.logits([texts[0] for texts in fakes[half:] if texts])
+        found[name] = auc(fresh.logits(real[half:]).tolist(), generated.tolist())
+    return found
+
+
+def _rewards(corpus: Sequence[Product], rewards: Mapping[str, float]) -> list[float]:
+    """Return a weight of each product's reward: what shoppers clicked more often than the original counts for more."""
+    return [float(np.clip(1.0 + rewards.get(product.item_id, 0.0), 0.5, 2.0)) for product in corpus]
+
+
+def _finite(before: float, after: float) -> dict[str, float]:
+    return {"quality_before": float(before), "quality_after": float(after)}
 
 
 def good_texts(products: Sequence[Product]) -> list[Product]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.refiner.corpus import MAX_SENTENCES, Vectoriser
+from ml.refiner.decoding import gumbel, rollout
 from ml.refiner.generator import Batch, Pool, advance, first_state, make_selector
 
 # How sharply a true sentence points at the candidates that resemble it.
 SHARPNESS = 12.0
+CHECKPOINT = 10
+# The phase ends where so many products, at a step after these, get the same text each time.
+COLLAPSED = 0.9
+COLLAPSE_AFTER = 5
 
 
 def targets(vectoriser: Vectoriser, pool: Pool, said: Sequence[str]) -> NDArray[np.float32]:
@@ -94,3 +100,71 @@ def imitation_loss(
         drawn = (wanted.cumsum(1) > torch.from_numpy(rng.random((b, 1)).astype(np.float32))).float().argmax(1)
         state = advance(state, torch.where(active > 0, drawn, n))
     return total / max(count, 1.0)
+
+
+def adversarial(
+    selector: Any,  # noqa: ANN401
+    pools: Sequence[Pool],
+    aims: Sequence[NDArray[np.float32]],
+    reward: Callable[[int, list[str]], float],
+    steps: int,
+    seed: int,
+    batch: int = 16,
+    k: int = 4,
+    anchor: float = 1.0,
+) -> tuple[Any, list[float], str]:
+    """Train a copy of the composer by policy gradient: leave-one-out baseline, the imitation loss as anchor.
+
+    Args:
+        selector: After `fit_mle`; it is not changed.
+        pools: As in `fit_mle`.
+        aims: As in `fit_mle`.
+        reward: Of a product's number and its sentences, higher is better.
+        steps: Of Adam.
+        seed: Of everything drawn.
+        batch: Products in a step.
+        k: Texts of each.
+        anchor: Weight of the imitation loss.
+
+    Returns:
+        The network, the mean reward of each step, and which guard ended the phase, "" for none: `not_finite`, or
+        `collapsed` where nearly all texts of a product are the same. The network is the last one before it.
+    """
+    import torch
+
+    model = copy.deepcopy(selector).train()
+    rng = np.random.default_rng([seed, 4])
+    usable = [place for place, pool in enumerate(pools) if len(pool) > 1]
+    optimiser = torch.optim.Adam(model.parameters(), lr=5e-4)
+    rewards: list[float] = []
+    kept = copy.deepcopy(model.state_dict())
+    for step in range(steps):
+        rows = [usable[at] for at in rng.integers(len(usable), size=batch)]
+        stacked = Batch.of([pools[row] for row in rows]).repeat(k)
+        n = stacked.present.shape[1]
+        chosen, logs, _ = rollout(model, stacked, 1.0, gumbel(rng, batch * k, n))
+        texts = [[place for place in row if place < n] for row in chosen.tolist()]
+        got = torch.tensor([reward(rows[at // k], pools[rows[at // k]].texts(text)) for at, text in enumerate(texts)])
+        got = got.float().view(batch, k)
+        if not torch.isfinite(got).all() or not torch.isfinite(logs).all():
+            model.load_state_dict(kept)
+            return model.eval(), rewards, "not_finite"
+        same = np.mean([len({tuple(t) for t in texts[at : at + k]}) == 1 for at in range(0, batch * k, k)])
+        if step > COLLAPSE_AFTER and same > COLLAPSED:
+            model.load_state_dict(kept)
+            return model.eval(), rewards, "collapsed"
+        baseline = (got.sum(1, keepdim=True) - got) / (k - 1)
+        advantage = (got - baseline) / got.std().clamp(min=1e-3)
+        loss = -(advantage.view(-1) * logs).mean()
+        loss = loss + anchor * imitation_loss(model, [pools[row] for row in rows], [aims[row] for row in rows], rng)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if step % CHECKPOINT == 0:
+            kept = copy.deepcopy(model.state_dict())
+        optimiser.step()
+        rewards.append(float(got.mean()))
+    if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
+        model.load_state_dict(kept)
+        return model.eval(), rewards, "not_finite"
+    return model.eval(), rewards, ""
