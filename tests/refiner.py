@@ -93,7 +93,7 @@ _CARRIERS = {token.key for word in lexicon.CARRIERS_EN for token in read(word).t
 _OTHER_UNITS = {
     "cm": "mm",
     "mm": "cm",
-    "in": "ft",
+    "inch": "ft",
     "kg": "g",
     "g": "kg",
     "ml": "L",

@@ -75,7 +75,9 @@ _CUT_SHORT = re.compile(r"\s*(?:\.{2,}|…+)\s*$")
 _BLOCKS = re.compile(r"(?:\s*<\s*(?:br|/p|/li|/tr|/div|/h\d|li|p|td|/td|table|ul)\b[^<>]{0,500}>\s*)+", re.IGNORECASE)
 # A line that goes on in the next one, as markup in the middle of a sentence leaves it, is no sentence.
 _NEW_LINE = re.compile(r"(?<=[.!?:;。！？；：)])\s*\n\s*|\s*\n\s*(?=[A-Z0-9•*-])|\n\s*\n")
-_HAN_GAP = re.compile(f"(?<=[{HAN}，。、]) (?=[{HAN}])")
+_HAN_GAP = re.compile(f"(?<=[{HAN}，。、]) (?=[{HAN}，。、；！？])")
+# A text that ends in a tag which opens something was cut.
+_ENDS_OPEN = re.compile(r"<(?!/)[^<>]{1,500}>?(?:\s|&\w{2,6};)*$")
 _BROKEN_TAG = re.compile(r"<[a-zA-Z/!][^<>]*$|^[^<>]{0,80}=\s*[\"'][^<>]*>")
 _TORN = re.compile(r"(?:^|(?<=[a-z] ))[b-hj-wyz](?= [a-z]|[.]?$)")  # a letter of a word that markup cut in two
 # Chinese punctuation, which NFKC made narrow.
@@ -374,7 +376,7 @@ def _saved(product: Product, lang: str, book: Phrasebook) -> list[str]:
     stated = [fact for fact in extract_facts(product) if fact.slot not in {"brand", "category"}]
     for place, sentence in enumerate(found):
         if place == len(found) - 1 and (_CUT_SHORT.search(sentence) or sentence[-1] not in ".!?。！？；;)）"):
-            sentence = _without_fragment(sentence, lang, is_cut=bool(_BLOCKS.search(product.description)))
+            sentence = _without_fragment(sentence, lang, is_cut=bool(_ENDS_OPEN.search(product.description)))
         reading = read(sentence)
         sentence = _without_stuffing(sentence)
         if not sentence or (_TORN.search(sentence) and _BLOCKS.search(product.description)):
@@ -430,6 +432,7 @@ def _from_reviews(product: Product, lang: str) -> list[str]:
     own = replace(product, reviews=())
     wanted = {part.key for aspect in product.aspects for part in read(aspect).tokens}
     known = {token.key for fact in extract_facts(own) for token in read(fact.value).content()}
+    known |= {token.key for token in read(product.title).content()}
     kept: list[str] = []
     for review in product.reviews:
         for sentence in sentences(review):
