@@ -44,7 +44,9 @@ _FOREIGN = {
 }
 
 
-def degrade(products: Sequence[Product], *, seed: int = 0, kinds: Sequence[str] = KINDS) -> tuple[list[Product], list[str]]:
+def degrade(
+    products: Sequence[Product], *, seed: int = 0, kinds: Sequence[str] = KINDS
+) -> tuple[list[Product], list[str]]:
     """Spoil the description of each product and return them with the kind of each.
 
     The kind and everything else drawn depend on the seed and the product's id alone. A text in the wrong language is

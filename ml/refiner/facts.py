@@ -1,4 +1,4 @@
-"""Facts of a product, each with the place where it is written: brand, category, attributes, numbers, materials, …"""
+"""Facts of a product, each with the place where it is written: brand, category, attributes, numbers, materials."""
 
 from __future__ import annotations
 
@@ -11,10 +11,25 @@ from ml.refiner import lexicon
 from ml.refiner.product import Product, attribute_names, sources
 from ml.refiner.reading import Reading, Token, read
 
-SLOTS = ("brand", "category", "attribute", "material", "colour", "size", "quantity", "measure", "model", "style", "audience")
+SLOTS = (
+    "brand",
+    "category",
+    "attribute",
+    "material",
+    "colour",
+    "size",
+    "quantity",
+    "measure",
+    "model",
+    "style",
+    "audience",
+)
 _LEXICONS = {"material": lexicon.MATERIALS, "colour": lexicon.COLOURS, "audience": lexicon.AUDIENCES}
 # Units that count things.
-_COUNTS = frozenset("piece pack pair set sheet page roll box bag sachet bottle tube tablet capsule case count tray item".split())
+_COUNTS = {
+    "piece", "pack", "pair", "set", "sheet", "page", "roll", "box", "bag", "sachet", "bottle", "tube", "tablet",
+    "capsule", "case", "count", "tray", "item",
+}  # fmt: skip
 _LABEL_REACH = 2
 
 

@@ -30,31 +30,37 @@ _BOILERPLATE_GROUPS = 4
 # What speaks to a machine, not to a shopper.
 _INSTRUCTION = re.compile(
     r"(?:ignore|disregard|forget|override)\W+(?:\w+\W+){0,4}(?:instruction|prompt|rule|direction|message)s?"
-    r"|(?:system|developer)\s*(?:prompt|message)|you are (?:now )?(?:an? )?(?:ai|assistant|language model|chatbot|chatgpt)"
-    r"|as an? (?:ai|language model)|jailbreak|<\|[a-z_]+\|>|\[/?inst\]|###\s*(?:system|instruction|user|assistant)"
-    r"|(?:^|\n)\s*(?:system|assistant|user)\s*:|(?:reply|respond|answer|output|print|say)\s+(?:only|exactly|with)\b"
-    r"|(?:忽略|无视|忘记|忘掉)[^。！？\n]{0,12}(?:指令|指示|提示|规则|要求|命令)|系统提示词?|你(?:现在)?是(?:一个)?(?:人工智能|AI|语言模型|助手)",
+    r"|(?:system|developer)\s*(?:prompt|message)|jailbreak|<\|[a-z_]+\|>|\[/?inst\]"
+    r"|you are (?:now )?(?:an? )?(?:ai|assistant|language model|chatbot|chatgpt)|as an? (?:ai|language model)"
+    r"|###\s*(?:system|instruction|user|assistant)|(?:^|\n)\s*(?:system|assistant|user)\s*:"
+    r"|(?:reply|respond|answer|output|print|say)\s+(?:only|exactly|with)\b"
+    r"|(?:忽略|无视|忘记|忘掉)[^。！？\n]{0,12}(?:指令|指示|提示|规则|要求|命令)|系统提示词?"
+    r"|你(?:现在)?是(?:一个)?(?:人工智能|AI|语言模型|助手)",
     re.IGNORECASE,
 )
 _CODE = re.compile(
-    r"<script|javascript:|\bfunction\s*\w*\(|\bdef\s+\w+\(|\bimport\s+(?:os|sys)\b|\bselect\s+[\w*, ]+\s+from\s+\w+|\bdrop\s+table"
-    r"|\{\{.*?\}\}|\$\(|=>\s*\{|\beval\(|\bcurl\s+-|\brm\s+-rf|```",
+    r"<script|javascript:|\bfunction\s*\w*\(|\bdef\s+\w+\(|\bimport\s+(?:os|sys)\b|\bselect\s+[\w*, ]+\s+from\s+\w+"
+    r"|\bdrop\s+table|\{\{.*?\}\}|\$\(|=>\s*\{|\beval\(|\bcurl\s+-|\brm\s+-rf|```",
     re.IGNORECASE,
 )
 _CONTACT = re.compile(
-    r"https?://|\bwww\.|\b[\w-]+\.(?:com|net|org|cn|shop|io)\b|[\w.+-]+@[\w-]+\.\w|(?:微信|QQ|加v|WeChat|whatsapp)\s*[:：号]?\s*\w{4}"
-    r"|(?<![\w-])(?:\+\d{1,3}[\s-]?)?(?:\(\d{3}\)\s?|\d{3}[\s.-])\d{3}[\s.-]\d{4}(?!\d)|(?<!\d)1[3-9]\d{9}(?!\d)|(?<!\d)400[- ]?\d{3}[- ]?\d{4}",
+    r"https?://|\bwww\.|\b[\w-]+\.(?:com|net|org|cn|shop|io)\b|[\w.+-]+@[\w-]+\.\w"
+    r"|(?:微信|QQ|加v|WeChat|whatsapp)\s*[:：号]?\s*\w{4}"
+    r"|(?<![\w-])(?:\+\d{1,3}[\s-]?)?(?:\(\d{3}\)\s?|\d{3}[\s.-])\d{3}[\s.-]\d{4}(?!\d)"
+    r"|(?<!\d)1[3-9]\d{9}(?!\d)|(?<!\d)400[- ]?\d{3}[- ]?\d{4}",
     re.IGNORECASE,
 )
 # What a shop says of itself.
 _SHOP_TALK = re.compile(
-    r"(?:negative|positive|leave|your|good|bad) feedback|customer (?:service|support)|contact us|e-?mail us|message us|by message"
-    r"|(?:our|my|this) (?:store|shop|warehouse)\b|welcome to|free shipping|shipping (?:takes|within|is|time|from|policy|cost)"
-    r"|day shipping|\bships? (?:fast|within|from|safely from)|five stars|leave (?:a )?review|your satisfaction|satisfaction guarantee"
-    r"|money back|see (?:the )?title|as pictured|as (?:the )?picture|picture may differ|click (?:here|on)|add to cart"
-    r"|buy (?:it )?now|order (?:now|today)|our other (?:items|offers)|due to (?:the )?(?:light|monitor)|because of the light"
+    r"(?:negative|positive|leave|your|good|bad) feedback|customer (?:service|support)|contact us|e-?mail us|message us"
+    r"|by message|(?:our|my|this) (?:store|shop|warehouse)\b|welcome to|free shipping"
+    r"|shipping (?:takes|within|is|time|from|policy|cost)|day shipping|\bships? (?:fast|within|from|safely from)"
+    r"|five stars|leave (?:a )?review|your satisfaction|satisfaction guarantee|money back|see (?:the )?title"
+    r"|as pictured|as (?:the )?picture|picture may differ|click (?:here|on)|add to cart|buy (?:it )?now"
+    r"|order (?:now|today)|our other (?:items|offers)|due to (?:the )?(?:light|monitor)|because of the light"
     r"|have not been evaluated|hot sale|thank you for"
-    r"|客服|好评|差评|包邮|店铺|小店|本店|光临|发货|快递|退换|退货|七天|色差|优惠|下单|收藏|亲[，,]|爆款|正品|热销|特价|厂家直销|限时|清仓|促销",
+    r"|客服|好评|差评|包邮|店铺|小店|本店|光临|发货|快递|退换|退货|七天|色差|优惠|下单|收藏|亲[，,]|爆款|正品|热销|特价"
+    r"|厂家直销|限时|清仓|促销",
     re.IGNORECASE,
 )
 _OPINION = re.compile(
@@ -69,7 +75,9 @@ _CUT_SHORT = re.compile(r"\s*(?:\.{2,}|…+)\s*$")
 _BLOCKS = re.compile(r"(?:\s*<\s*(?:br|/p|/li|/tr|/div|/h\d|li|p|td|/td|table|ul)\b[^<>]{0,500}>\s*)+", re.IGNORECASE)
 # A line that goes on in the next one, as markup in the middle of a sentence leaves it, is no sentence.
 _NEW_LINE = re.compile(r"(?<=[.!?:;。！？；：)])\s*\n\s*|\s*\n\s*(?=[A-Z0-9•*-])|\n\s*\n")
-_HAN_GAP = re.compile(f"(?<=[{HAN}，。、]) (?=[{HAN}])")
+_HAN_GAP = re.compile(f"(?<=[{HAN}，。、]) (?=[{HAN}，。、；！？])")
+# A text that ends in a tag which opens something was cut.
+_ENDS_OPEN = re.compile(r"<(?!/)[^<>]{1,500}>?(?:\s|&\w{2,6};)*$")
 _BROKEN_TAG = re.compile(r"<[a-zA-Z/!][^<>]*$|^[^<>]{0,80}=\s*[\"'][^<>]*>")
 _TORN = re.compile(r"(?:^|(?<=[a-z] ))[b-hj-wyz](?= [a-z]|[.]?$)")  # a letter of a word that markup cut in two
 # Chinese punctuation, which NFKC made narrow.
@@ -120,7 +128,7 @@ class Phrasebook:
     """What a catalogue teaches about saying things.
 
     Attributes:
-        templates: By language and attribute name ("" for any), sentences with `{name}` and `{value}`, the commonest first.
+        templates: By language and attribute name ("" for any): sentences with `{name}` and `{value}`, commonest first.
         boilerplate: Sentences that products of unlike kinds share.
     """
 
@@ -153,7 +161,10 @@ class Phrasebook:
 
     def to_json(self) -> dict[str, object]:
         """Return what `from_json` takes."""
-        return {"templates": {key: list(found) for key, found in sorted(self.templates.items())}, "boilerplate": sorted(self.boilerplate)}
+        return {
+            "templates": {key: list(found) for key, found in sorted(self.templates.items())},
+            "boilerplate": sorted(self.boilerplate),
+        }
 
     @classmethod
     def from_json(cls, saved: dict[str, object]) -> Phrasebook:
@@ -226,7 +237,7 @@ def ground(product: Product, phrasebook: Phrasebook | None = None) -> Grounding:
 
 
 def compose(grounding: Grounding, choice: Sequence[int] = (), longest: int = LONGEST_TEXT) -> str:
-    """Return a text of the phrasings chosen for each place, the first where none is chosen; "" where nothing can be said.
+    """Return a text of the phrasings chosen for each place, the first where none is chosen; "" for no place.
 
     Past `longest` characters, sentences of the old text and of reviews that say no fact go first, the last ones before
     the others.
@@ -237,7 +248,9 @@ def compose(grounding: Grounding, choice: Sequence[int] = (), longest: int = LON
         while place > 0 and sum(len(sentence.text) + 1 for sentence in picked) > longest:
             sentence = picked[place]
             others = frozenset().union(*(other.facts for other in picked if other is not sentence))
-            if sentence.origin in {"description", "review"} and len(sentence.facts - others) <= least * len(sentence.facts):
+            if sentence.origin in {"description", "review"} and len(sentence.facts - others) <= least * len(
+                sentence.facts
+            ):
                 del picked[place]
             place -= 1
     return ("" if grounding.lang == "zh" else " ").join(sentence.text for sentence in picked)
@@ -246,7 +259,7 @@ def compose(grounding: Grounding, choice: Sequence[int] = (), longest: int = LON
 def verify(text: str, grounding: Grounding) -> tuple[str, Support]:
     """Return "" for a text that may be published or the reason why not, and what the check found.
 
-    Reasons: that of the grounding, `unsupported`, `low_coverage`, `not_better` for a text that says what the old one said.
+    Reasons: that of the grounding, `unsupported`, `low_coverage`, `not_better` for what the old text or the title says.
     """
     support = check(text, grounding.product, grounding.facts)
     if grounding.reason:
@@ -270,7 +283,11 @@ def _refuse(product: Product) -> str:
     plain = normalise(everything + "\n" + product.description)
     if not any(token.kind in CONTENT for token in read(normalise(everything)).tokens):
         return "no_facts"
-    if _INSTRUCTION.search(everything + "\n" + product.description) or _CODE.search(plain) or "<script" in product.description.lower():
+    if (
+        _INSTRUCTION.search(everything + "\n" + product.description)
+        or _CODE.search(plain)
+        or "<script" in product.description.lower()
+    ):
         return "instruction_like"
     if _CONTACT.search(plain):
         return "contact_like"
@@ -359,7 +376,7 @@ def _saved(product: Product, lang: str, book: Phrasebook) -> list[str]:
     stated = [fact for fact in extract_facts(product) if fact.slot not in {"brand", "category"}]
     for place, sentence in enumerate(found):
         if place == len(found) - 1 and (_CUT_SHORT.search(sentence) or sentence[-1] not in ".!?。！？；;)）"):
-            sentence = _without_fragment(sentence, lang, is_cut=bool(_BLOCKS.search(product.description)))
+            sentence = _without_fragment(sentence, lang, is_cut=bool(_ENDS_OPEN.search(product.description)))
         reading = read(sentence)
         sentence = _without_stuffing(sentence)
         if not sentence or (_TORN.search(sentence) and _BLOCKS.search(product.description)):
@@ -371,9 +388,7 @@ def _saved(product: Product, lang: str, book: Phrasebook) -> list[str]:
     return kept
 
 
-def _is_informative(
-    sentence: str, reading: Reading, title: set[str], book: Phrasebook, facts: Sequence[Fact]
-) -> bool:
+def _is_informative(sentence: str, reading: Reading, title: set[str], book: Phrasebook, facts: Sequence[Fact]) -> bool:
     keys = [token.key for token in reading.content()]
     if len(keys) < _LEAST_WORDS or _SHOP_TALK.search(sentence):
         return False
@@ -417,6 +432,7 @@ def _from_reviews(product: Product, lang: str) -> list[str]:
     own = replace(product, reviews=())
     wanted = {part.key for aspect in product.aspects for part in read(aspect).tokens}
     known = {token.key for fact in extract_facts(own) for token in read(fact.value).content()}
+    known |= {token.key for token in read(product.title).content()}
     kept: list[str] = []
     for review in product.reviews:
         for sentence in sentences(review):

@@ -20,7 +20,7 @@ from ml.refiner.facts import conflicts
 from ml.refiner.product import Product
 
 Floats = NDArray[np.float64]
-# Flag, and its column in rpt_item_text_quality; the last two need the catalogue or the attributes, and are seen here alone.
+# Flag, and its column in rpt_item_text_quality; the last two need catalogue or attributes, and are seen here alone.
 FLAGS = {
     "missing": "is_empty",
     "too_short": "is_too_short",
@@ -45,8 +45,9 @@ _HAN = re.compile("[\u3400-\u9fff]")
 _TOPIC = re.compile("[a-z]{4,}")
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s*|\n")
 FEATURES = (
-    "words", "short", "long", "title_overlap", "title_said", "repeated", "most_frequent", "sentences", "sentence_length",
-    "ends", "upper", "digits", "marks", "markup", "boilerplate", "foreign", "likelihood", "is_chinese",
+    "words", "short", "long", "title_overlap", "title_said", "repeated", "most_frequent", "sentences",
+    "sentence_length", "ends", "upper", "digits", "marks", "markup", "boilerplate", "foreign", "likelihood",
+    "is_chinese",
 )  # fmt: skip
 
 

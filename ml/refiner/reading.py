@@ -116,7 +116,8 @@ _IRREGULAR = {
     "made": "make", "making": "make", "men": "man", "women": "woman", "children": "child", "feet": "foot",
     "teeth": "tooth", "kept": "keep", "held": "hold", "built": "build", "found": "find", "leaves": "leave",
     "knives": "knife", "shelves": "shelf", "was": "be", "given": "give", "written": "write", "driven": "drive",
-    "lens": "lens", "gas": "gas", "glass": "glass", "less": "less", "news": "news", "plus": "plus", "wireless": "wireless",
+    "lens": "lens", "gas": "gas", "glass": "glass", "less": "less", "news": "news", "plus": "plus",
+    "wireless": "wireless",
     "string": "string", "ring": "ring", "spring": "spring", "thing": "thing", "king": "king", "during": "during",
     "bed": "bed", "red": "red", "need": "need", "feed": "feed", "speed": "speed", "seed": "seed", "shed": "shed",
     "wing": "wing", "sling": "sling", "bearing": "bearing", "ceiling": "ceiling",
@@ -218,7 +219,11 @@ def _quantity(plain: str, found: re.Match[str]) -> Token:
 
 def _measured(plain: str, start: int, end: int, number: str, unit: re.Match[str] | None) -> Token:
     name = lexicon.UNITS[unit[1] or unit[2]] if unit else ""
-    if unit and unit[1] == "in" and re.match(r"\s+(?:a|an|the|one|\d+(?!\.?\d*\s*x)|each|box|pack|stock|set)\b", plain[unit.end() :]):
+    if (
+        unit
+        and unit[1] == "in"
+        and re.match(r"\s+(?:a|an|the|one|\d+(?!\.?\d*\s*x)|each|box|pack|stock|set)\b", plain[unit.end() :])
+    ):
         name, unit = "", None  # "2 in 1", "5 in the box"
     number = _qualifier(plain, start) + number
     # The full stop of an abbreviation may be that of the sentence.
@@ -304,14 +309,21 @@ def _han_quantities(tokens: list[Token], plain: str) -> list[Token]:
 
 def _rest(tokens: list[Token], skip: int, plain: str) -> list[Token]:
     """Return what is left of a word that a unit cut in two."""
-    return [
-        _han_word(skip, token.end, plain[skip : token.end]) for token in tokens if token.start < skip < token.end
-    ]
+    return [_han_word(skip, token.end, plain[skip : token.end]) for token in tokens if token.start < skip < token.end]
 
 
 def _is_counted(number: str, unit: re.Match[str], plain: str) -> bool:
     # 一款 and 一种 are articles, 万 alone is a power of the number before it.
-    is_article = number == "一" and lexicon.UNITS[unit[2]] in {"item", "lot", "kind", "strip", "piece", "set", "pair", "layer"}
+    is_article = number == "一" and lexicon.UNITS[unit[2]] in {
+        "item",
+        "lot",
+        "kind",
+        "strip",
+        "piece",
+        "set",
+        "pair",
+        "layer",
+    }
     return not is_article and number not in {"千", "万", "百", "十", "零"}
 
 
@@ -378,7 +390,9 @@ def _free(tokens: list[Token], place: int, negated: list[bool], plain: str) -> N
     """`Free of X` and `X-free` deny X."""
     if plain[tokens[place].end :].lstrip().startswith(("of ", "from ")):
         _forward(tokens, place, negated)
-    elif place and plain[tokens[place - 1].end : tokens[place].start] in {"-", " "} and tokens[place - 1].kind == "word":
+    elif (
+        place and plain[tokens[place - 1].end : tokens[place].start] in {"-", " "} and tokens[place - 1].kind == "word"
+    ):
         negated[place - 1] = True
 
 

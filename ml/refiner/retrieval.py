@@ -1,4 +1,4 @@
-"""Do better texts make products easier to find? Queries from the true descriptions, asked of a catalogue under each arm."""
+"""Do better texts make products easier to find? Queries from true descriptions, asked of a catalogue under each arm."""
 
 from __future__ import annotations
 

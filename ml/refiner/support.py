@@ -1,7 +1,7 @@
 """The checker: is every word of a text that claims something said of the product somewhere?
 
-Support is more than a word that occurs: a number needs its unit and what it counts, a value its name, and what is denied
-may not be claimed nor the other way round. Equal up to width, case, inflection and spelling of units.
+Support is more than a word that occurs: a number needs its unit and what it counts, a value its name, and what is
+denied may not be claimed nor the other way round. Equal up to width, case, inflection and spelling of units.
 """
 
 from __future__ import annotations
@@ -119,12 +119,16 @@ class Evidence:
         self.counted = self._beside_numbers()
         self.denials, self.unsaid, self.unsigned = self._denials(), self._unsaid(), self._unsigned()
         self.name_keys = {token.key for reading in self.names.values() for token in reading.tokens}
-        self.whole = {
-            token.key
-            for source, reading in self.readings.items()
-            if source.startswith(_STRUCTURED)
-            for token in reading.tokens
-        } - self.name_keys - _MEASURED
+        self.whole = (
+            {
+                token.key
+                for source, reading in self.readings.items()
+                if source.startswith(_STRUCTURED)
+                for token in reading.tokens
+            }
+            - self.name_keys
+            - _MEASURED
+        )
 
     def judge(self, reading: Reading, place: int) -> tuple[Span | None, str]:
         """Return where a token is supported, or why it is not."""
@@ -186,7 +190,7 @@ class Evidence:
         wrong = [
             (token.start, token.end)
             for token, following in zip(reading.tokens, [*reading.tokens[1:], None], strict=False)
-            if token.kind == "negator" and not token.is_han and (token.key, following and following.key) not in self.denials
+            if token.kind == "negator" and not token.is_han and _followed(token, following) not in self.denials
         ]
         for found in _SIGN.finditer(reading.plain):
             claim = reading.plain[found.start() : found.start() + _SIGN_REACH]
@@ -201,9 +205,9 @@ class Evidence:
                 wrong.append((reading.at[at], reading.at[at] + len(pair)))
         return wrong
 
-    def _denials(self) -> set[tuple[str, str | None]]:
+    def _denials(self) -> set[tuple[str, str]]:
         return {
-            (token.key, following and following.key)
+            _followed(token, following)
             for reading in self.readings.values()
             for token, following in zip(reading.tokens, [*reading.tokens[1:], None], strict=False)
             if token.kind == "negator"
@@ -254,7 +258,10 @@ class Evidence:
 
     def _says(self, tokens: list[Token], source: str) -> bool:
         values = self.readings[source]
-        return any(token.key in values.plain if token.is_han else token.key in {t.key for t in values.tokens} for token in tokens)
+        return any(
+            token.key in values.plain if token.is_han else token.key in {t.key for t in values.tokens}
+            for token in tokens
+        )
 
     def _fills(self, token: Token, slot: str) -> bool:
         if slot in {"brand", "category"}:
@@ -390,8 +397,12 @@ def _has_neighbour(reading: Reading, token: Token, there: Reading, at: int) -> b
     return (same_before and before.isalnum()) or (same_behind and behind.isalnum()) or (same_before and same_behind)
 
 
+def _followed(token: Token, following: Token | None) -> tuple[str, str]:
+    return token.key, following.key if following else ""
+
+
 def _neighbours(reading: Reading, place: int) -> list[Token]:
-    """Return up to two words on each side of a quantity, as far as they may speak of it: no further than the next one."""
+    """Return up to two words on each side of a quantity, as far as they may speak of it."""
     token = reading.tokens[place]
     clauses = _joined(reading, token)
     near: list[Token] = []
