@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ml.refiner.choose import choose
 from ml.refiner.corpus import Bank, sentences, source_text
@@ -164,10 +165,10 @@ class Refiner:
         if settings.adversarial_steps:
             won = _rewards(corpus, rewards or {})
 
-            def reward(row: int, said: list[str]) -> float:
-                fold = [row % len(members)]
-                logit = ensemble.logits([Described(real[row].source, tuple(said))], fold)[0]
-                return float(1 / (1 + np.exp(-logit))) * won[row]
+            def reward(rows: list[int], said: list[list[str]]) -> NDArray[np.float64]:
+                texts = [Described(real[row].source, tuple(each)) for row, each in zip(rows, said, strict=True)]
+                logits = ensemble.logits(texts, [row % len(members) for row in rows])
+                return np.array([won[row] for row in rows]) / (1 + np.exp(-logits))
 
             challenger, rewarded, guard = adversarial(selector, pools, aims, reward, settings.adversarial_steps, seed)
         report["adversarial_guard"] = guard

@@ -106,7 +106,7 @@ def adversarial(
     selector: Any,  # noqa: ANN401
     pools: Sequence[Pool],
     aims: Sequence[NDArray[np.float32]],
-    reward: Callable[[int, list[str]], float],
+    reward: Callable[[list[int], list[list[str]]], NDArray[np.float64]],
     steps: int,
     seed: int,
     batch: int = 16,
@@ -119,7 +119,7 @@ def adversarial(
         selector: After `fit_mle`; it is not changed.
         pools: As in `fit_mle`.
         aims: As in `fit_mle`.
-        reward: Of a product's number and its sentences, higher is better.
+        reward: Of products' numbers and their sentences, higher is better.
         steps: Of Adam.
         seed: Of everything drawn.
         batch: Products in a step.
@@ -144,8 +144,9 @@ def adversarial(
         n = stacked.present.shape[1]
         chosen, logs, _ = rollout(model, stacked, 1.0, gumbel(rng, batch * k, n))
         texts = [[place for place in row if place < n] for row in chosen.tolist()]
-        got = torch.tensor([reward(rows[at // k], pools[rows[at // k]].texts(text)) for at, text in enumerate(texts)])
-        got = got.float().view(batch, k)
+        of = [row for row in rows for _ in range(k)]
+        said = [pools[row].texts(text) for row, text in zip(of, texts, strict=True)]
+        got = torch.from_numpy(np.asarray(reward(of, said), np.float32)).view(batch, k)
         if not torch.isfinite(got).all() or not torch.isfinite(logs).all():
             model.load_state_dict(kept)
             return model.eval(), rewards, "not_finite"

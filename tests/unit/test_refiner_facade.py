@@ -31,7 +31,9 @@ def test_batching_and_saving_change_nothing(refiner, products, tmp_path):
 
 
 def test_discriminator_that_diverged_leaves_originals(refiner, products, monkeypatch):
-    monkeypatch.setattr(module.Ensemble, "logits", lambda self, texts, folds=None: texts and [float("nan")] * len(texts))
+    monkeypatch.setattr(
+        module.Ensemble, "logits", lambda self, texts, folds=None: texts and [float("nan")] * len(texts)
+    )
     kept = refiner.refine(products[:12], seed=1)
     assert {one.reason for one in kept} >= {"generator_failed"}
     assert not any(one.is_refined for one in kept)
