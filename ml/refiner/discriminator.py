@@ -172,7 +172,7 @@ def train_discriminator(
         for _ in range(steps):
             rows = [have[at] for at in rng.integers(len(have), size=batch)]
             true = [real[row] for row in rows]
-            false = [fakes[row][rng.integers(len(fakes[row]))] for row in rows]
+            false = [fakes[row][int(rng.integers(len(fakes[row])))] for row in rows]
             others = rng.integers(len(real), size=batch)
             wrong = [Described(t.source, real[other].sentences) for t, other in zip(true, others, strict=True)]
             logits = model([*true, *false, *wrong])
@@ -181,8 +181,10 @@ def train_discriminator(
             right = torch.cat([torch.ones(batch), torch.zeros(batch)])
             loss = loss + 0.5 * loss_of(torch.cat([logits[:batch, 1], logits[2 * batch :, 1]]), right)
             model.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(rest, 1.0)
-            for step in (*optimisers, *schedules):
-                step.step()
+            for optimiser in optimisers:
+                optimiser.step()
+            for schedule in schedules:
+                schedule.step()
     return model.eval()

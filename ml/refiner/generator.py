@@ -134,7 +134,7 @@ class Batch:
             out = np.zeros((len(pools), *shape), np.float32)
             for row, pool in enumerate(pools):
                 array = np.asarray(getattr(pool, name))
-                out[(row, *(slice(0, size) for size in array.shape))] = array
+                out[row][tuple(slice(0, size) for size in array.shape)] = array
             return torch.from_numpy(out)
 
         present = torch.zeros(len(pools), n, dtype=torch.bool)

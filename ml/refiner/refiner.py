@@ -154,7 +154,8 @@ class Refiner:
             chosen = [real[row] for row in rows], [fakes[row] for row in rows]
             members.append(train_discriminator(*chosen, settings.discriminator_steps, seed + fold))
         ensemble = Ensemble(members)
-        guard, rewarded, arm = "", [], "mle"
+        guard, arm = "", "mle"
+        rewarded: list[float] = []
         report: dict[str, Any] = {
             "texts": len(corpus),
             "sentences": len(bank.sentences),

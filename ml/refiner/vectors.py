@@ -133,10 +133,11 @@ def _train(poor: Floats, good: Floats, settings: VectorSettings, seed: int) -> d
     rng = np.random.default_rng([seed, 1])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        move = nn.Sequential(nn.Linear(d, settings.hidden), nn.GELU(), nn.Linear(settings.hidden, d))
+        last = nn.Linear(settings.hidden, d)
+        move = nn.Sequential(nn.Linear(d, settings.hidden), nn.GELU(), last)
         critic = nn.Sequential(nn.Linear(2 * d, settings.hidden), nn.LeakyReLU(0.2), nn.Linear(settings.hidden, 1))
-        nn.init.zeros_(move[2].weight)
-        nn.init.zeros_(move[2].bias)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
         def moved(rows: torch.Tensor) -> torch.Tensor:
             return nn.functional.normalize(x[rows] + move(x[rows]), dim=1)
@@ -150,7 +151,7 @@ def _train(poor: Floats, good: Floats, settings: VectorSettings, seed: int) -> d
         first = torch.optim.AdamW(move.parameters(), lr=1e-3, weight_decay=0.01)
         for _ in range(settings.regression_steps):
             first.zero_grad()
-            regression(drawn()).backward()
+            regression(drawn()).backward()  # type: ignore[no-untyped-call]
             first.step()
         found = {"regression": _arrays(move)}
         second = torch.optim.Adam(move.parameters(), lr=2e-4, betas=(0.5, 0.9))
