@@ -119,13 +119,13 @@ class Vectoriser:
         idf = (np.log((1.0 + len(texts)) / (1.0 + document_count)) + 1.0).astype(np.float32)
         idf[document_count < 2] = 0.0
         made = cls(idf, np.zeros((BUCKETS, 0), np.float32))
-        words = made.sparse(texts)
+        words = made.words(texts)
         left = latent(words, LATENT, seed)
         # Rows of `left` are unit vectors in the leading directions; the axes are found again by least squares.
         axes = np.asarray((words.T @ left) / np.maximum((left**2).sum(axis=0), 1e-9), np.float32)
         return cls(idf, axes)
 
-    def sparse(self, texts: Sequence[str]) -> sparse.csr_array:
+    def words(self, texts: Sequence[str]) -> sparse.csr_array:
         """Return TF-IDF vectors: float32 (n, BUCKETS), of unit length or zero."""
         counts = _counts(texts)
         counts.data = (1.0 + np.log(counts.data)) * self.idf[counts.indices]
@@ -228,7 +228,7 @@ class Bank:
         if not self.sentences:
             return []
         by_source, by_sentence = self._matrices()
-        words = self.vectoriser.sparse([source_text(product)])
+        words = self.vectoriser.words([source_text(product)])
         near = np.asarray((by_source @ words.T).todense()).ravel()
         said = np.asarray((by_sentence @ words.T).todense()).ravel()
         owners = np.array([sentence.source for sentence in self.sentences])
@@ -250,8 +250,8 @@ class Bank:
 
     def _matrices(self) -> tuple[sparse.csr_array, sparse.csr_array]:
         if not self._found:
-            self._found["sources"] = self.vectoriser.sparse(self.sources)
-            self._found["sentences"] = self.vectoriser.sparse([_plain(s.template) for s in self.sentences])
+            self._found["sources"] = self.vectoriser.words(self.sources)
+            self._found["sentences"] = self.vectoriser.words([_plain(s.template) for s in self.sentences])
         return self._found["sources"], self._found["sentences"]
 
     def _filled(self, sentence: Sentence, facts: dict[str, list[str]], known: str) -> str | None:

@@ -72,9 +72,9 @@ def make_pool(bank: Bank, product: Product, without: int = -1, own: Sequence[str
     """
     candidates = [Candidate(text, -1, frozenset()) for text in own] + bank.pool(product, without)
     vectoriser: Vectoriser = bank.vectoriser
-    source_words = vectoriser.sparse([source_text(product)])
+    source_words = vectoriser.words([source_text(product)])
     source = _padded(vectoriser.dense(source_words))[0]
-    words = vectoriser.sparse([candidate.text for candidate in candidates])
+    words = vectoriser.words([candidate.text for candidate in candidates])
     vectors = _padded(vectoriser.dense(words))
     n = len(candidates)
     said = [bank.sentences[c.sentence] if c.sentence >= 0 else None for c in candidates]

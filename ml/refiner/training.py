@@ -27,8 +27,8 @@ def targets(vectoriser: Vectoriser, pool: Pool, said: Sequence[str]) -> NDArray[
     The truth is never among the candidates at generation, so it is not in training: it is imitated by what resembles
     it, softmax(SHARPNESS · cos).
     """
-    ours = vectoriser.sparse(list(said))
-    theirs = vectoriser.sparse([candidate.text for candidate in pool.candidates])
+    ours = vectoriser.words(list(said))
+    theirs = vectoriser.words([candidate.text for candidate in pool.candidates])
     cosines = np.asarray((ours @ theirs.T).todense(), np.float32)
     weights = np.exp(SHARPNESS * (cosines - cosines.max(axis=1, keepdims=True)))
     return weights / weights.sum(axis=1, keepdims=True)
