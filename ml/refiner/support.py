@@ -147,6 +147,8 @@ class Evidence:
                 return None, "context"
         elif not self._is_named_right(reading, place):
             return None, "label"
+        elif not any(self._is_of_the_same(reading, place, one) for one in agreeing):
+            return None, "context"
         elif token.key in _SENSITIVE:
             agreeing = [one for one in agreeing if self._describes_the_same(reading, place, one)]
             if not agreeing:
@@ -315,6 +317,21 @@ class Evidence:
                 return False
         return True
 
+    def _is_of_the_same(self, reading: Reading, place: int, found: Found) -> bool:
+        """Refuse a maker that a source has not made it, and what it is made for as what it is: a battery for Canon."""
+        if found.source == "brand":
+            return True
+        there = self.readings[found.source]
+        here = there.tokens[found.place]
+        before = there.tokens[found.place - 1].key if found.place else ""
+        own = reading.tokens[place - 1].key if place else ""
+        if own == "by":
+            return before == "by"
+        if before not in _MADE_FOR or own in _MADE_FOR or not there.text[here.start].isupper():
+            return True
+        after = reading.tokens[place + 1] if place + 1 < len(reading.tokens) else None
+        return after is None or after.clause != reading.tokens[place].clause or after.kind not in CONTENT
+
     def _is_named_right(self, reading: Reading, place: int) -> bool:
         """Refuse the value of one attribute under the name of another: `colour: cotton`."""
         token = reading.tokens[place]
@@ -358,7 +375,10 @@ class Evidence:
         there = self.readings[found.source]
         here = there.tokens[found.place]
         follow = [t.key for t in there.tokens[found.place + 1 :] if t.sentence == here.sentence and t.kind in CONTENT]
-        if after.key in follow[:4]:
+        while follow and follow[0] in _SENSITIVE:
+            follow.pop(0)  # stainless steel, black plastic
+        nearest = next((at for at, key in enumerate(follow) if key in _SENSITIVE), len(follow))
+        if after.key in follow[: min(4, nearest)]:
             return True
         # A value of an attribute or a word alone between commas speaks of the whole product.
         is_alone = all(t.key in _SENSITIVE for t in there.content() if t.clause == here.clause)
@@ -377,6 +397,7 @@ class Evidence:
         return behind - self.whole
 
 
+_MADE_FOR = frozenset(["for", "fit", "replac", "suit", "replace", "with", "to"])
 _COPULAS = frozenset([":", "：", "is", "are", "为", "是", "is:", "=", "-", "was"])
 _MEASURED = frozenset(token.key for name in lexicon.MEASURED for token in read(name).tokens)
 _CARRIERS = frozenset(token.key for name in sorted(lexicon.CARRIERS_EN) for token in read(name).tokens)

@@ -27,6 +27,7 @@ PAN_ZH = Product(
     (),
 )
 BOX = Product("box", "Steel box, 20 cm, 10 cm", "", "Acme", (), (("length", "20 cm"), ("width", "10 cm")), ())
+BATTERY = Product("b", "Battery for Canon cameras", "Plastic case with steel clips.", "Acme", (), (), ())
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,7 @@ BOX = Product("box", "Steel box, 20 cm, 10 cm", "", "Acme", (), (("length", "20 
         (PAN, "A black pan. The lid material is glass. Its handle stays cool."),
         (PAN_ZH, "铜叶平底锅，直径为２８cm，颜色为黑色，厚度3mm。"),
         (PAN_ZH, "手柄不烫手，二年质保，不含酒精。"),
+        (BATTERY, "A battery by Acme for Canon cameras, with a plastic case."),
         (BOX, "The length is 20 centimetres and the width is 10 cm."),
         (BOX, "It is 20 cm in length and 10 cm in width."),
     ],
@@ -65,6 +67,9 @@ def test_true_texts_in_other_words_pass(product, text):
         (PAN, "The colour is non-stick.", "Colour"),
         (PAN, "A glass frying pan.", "glass"),
         (PAN, "Durable and FDA approved.", "FDA"),
+        (BATTERY, "A Canon battery.", "Canon"),
+        (BATTERY, "Made by Canon.", "Canon"),
+        (BATTERY, "Plastic clips and a steel case.", "Plastic"),
         (PAN_ZH, "直径为24厘米。", "24厘米"),
         (PAN_ZH, "直径为28毫米。", "28毫米"),
         (PAN_ZH, "三年质保。", "三年"),
