@@ -173,7 +173,7 @@ etc e.g. i.e. eg ie s t re ve ll d x
 CARRIERS_EN = frozenset(
     """
 product item comes come include includes included feature features offer offers made make makes describe described
-belong belongs listed sold called known sell sells list carry carries say says state states give given
+belong belongs called known carry carries say says state states give given
 """.split()
 )
 FUNCTION_ZH = frozenset(

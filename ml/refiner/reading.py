@@ -23,7 +23,7 @@ _CLAUSE_END = re.compile(r"[,，、:：()（）\[\]【】{}/]")
 _HAN_UNITS = sorted((unit for unit in lexicon.UNITS if _HAN_RUN.match(unit)), key=len, reverse=True)
 _LATIN_UNITS = sorted((unit for unit in lexicon.UNITS if not _HAN_RUN.match(unit)), key=len, reverse=True)
 _UNIT = re.compile(
-    r"[\s-]{0,2}("
+    r"(?:\s{0,40}|\s?-\s?)("
     + "|".join(re.escape(unit) + (r"(?![^\W_])" if unit[-1].isalnum() else "") for unit in _LATIN_UNITS)
     + r")|\s?("
     + "|".join(_HAN_UNITS)
@@ -35,6 +35,9 @@ _DENIAL = re.compile(
 )
 _HARMLESS = re.compile("|".join(sorted(lexicon.HARMLESS_ZH, key=len, reverse=True)))
 _CONTRACTION = re.compile(r"(.+)n't$")
+_NUMBERED = re.compile(
+    r"(?:item|part|model|material|spec|order|stock|ref|catalog|cat|type|serial|style|mfg|product)\W+no\.|no\.\s?\w*\d"
+)  # "part no. 12" denies nothing
 _NEGATED_WORDS = 4
 CONTENT = ("word", "code", "quantity")
 
@@ -207,7 +210,7 @@ def _quantity(plain: str, found: re.Match[str]) -> Token:
     follower = plain[end : end + 1]
     is_times = re.match(r"[x×]\s?\d", plain[end:])
     if unit is None and not is_times and re.match(f"[^\\W\\d_{HAN}]", follower):
-        run = _RUN.match(plain, found.start())
+        run = _RUN.match(plain, end)
         stop = run.end() if run else end
         return Token(found.start(), stop, plain[found.start() : stop], "code")
     return _measured(plain, found.start(), end, _as_number(found[0]), unit)
@@ -218,7 +221,9 @@ def _measured(plain: str, start: int, end: int, number: str, unit: re.Match[str]
     if unit and unit[1] == "in" and re.match(r"\s+(?:a|an|the|one|\d+(?!\.?\d*\s*x)|each|box|pack|stock|set)\b", plain[unit.end() :]):
         name, unit = "", None  # "2 in 1", "5 in the box"
     number = _qualifier(plain, start) + number
-    return Token(start, unit.end() if unit else end, f"{number} {name}".strip(), "quantity", number=number, unit=name)
+    # The full stop of an abbreviation may be that of the sentence.
+    stop = end if unit is None else unit.end() - (unit[0].endswith("."))
+    return Token(start, stop, f"{number} {name}".strip(), "quantity", number=number, unit=name)
 
 
 def _word(plain: str, found: re.Match[str]) -> Token:
@@ -227,8 +232,10 @@ def _word(plain: str, found: re.Match[str]) -> Token:
         return Token(start, end, word, "code")
     if word.endswith("'s"):
         word = word[:-2]
+    if word == "no" and plain[end : end + 1] == "." and _NUMBERED.search(plain[max(0, start - 12) : end + 6]):
+        return Token(start, end, word, "function")
     if word in lexicon.NEGATORS_EN or _CONTRACTION.match(word):
-        return Token(start, end, word, "negator")
+        return Token(start, end, "not" if _CONTRACTION.match(word) else word, "negator")
     if word in lexicon.NUMBER_WORDS:
         token = _number_word(plain, start, end, word)
         if token is not None:
@@ -284,7 +291,7 @@ def _han_quantities(tokens: list[Token], plain: str) -> list[Token]:
             continue
         found = _HAN_NUMBER.match(plain, token.start, end)
         unit = _UNIT.match(plain, found.end()) if found else None
-        if found and unit and unit.end() <= end and _is_counted(found[0], unit, plain):
+        if found and unit and unit[2] and unit.end() <= end and _is_counted(found[0], unit, plain):
             value = _han_number(found[0])
             if value is not None:
                 joined.append(replace(_measured(plain, found.start(), found.end(), value, unit), is_han=True))
@@ -349,7 +356,7 @@ def _negate(tokens: list[Token], plain: str) -> list[Token]:
         elif token.key == "free" and token.kind == "word":
             _free(tokens, place, negated, plain)
         elif token.is_han and token.kind == "word":
-            negated[place] = _denied(plain, token)
+            negated[place] = is_denied(plain, token.start)
     return [replace(token, is_negated=is_negated) for token, is_negated in zip(tokens, negated, strict=True)]
 
 
@@ -375,6 +382,6 @@ def _free(tokens: list[Token], place: int, negated: list[bool], plain: str) -> N
         negated[place - 1] = True
 
 
-def _denied(plain: str, token: Token) -> bool:
-    """Tell whether a Chinese word is denied: right before it, or with a verb of having between."""
-    return bool(_DENIAL.search(_HARMLESS.sub(_blank, plain[max(0, token.start - 12) : token.start])))
+def is_denied(plain: str, place: int) -> bool:
+    """Tell whether the Chinese word at a place is denied: right before it, or with a verb of having between."""
+    return bool(_DENIAL.search(_HARMLESS.sub(_blank, plain[max(0, place - 12) : place])))

@@ -6,6 +6,7 @@ may not be claimed nor the other way round. Equal up to width, case, inflection 
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +15,15 @@ from functools import lru_cache
 from ml.refiner import lexicon
 from ml.refiner.facts import Fact, extract_facts
 from ml.refiner.product import LEXICON, Product, Span, attribute_names, sources
-from ml.refiner.reading import CONTENT, Reading, Token, read
+from ml.refiner.reading import CONTENT, Reading, Token, is_denied, read
+from ml.text.clean import HAN
 
 _WINDOW = 3
 _SENSITIVE = frozenset(lexicon.COLOURS | lexicon.MATERIALS)
+_SIGN = re.compile(f"[{lexicon.NEGATORS_ZH}](?=[{HAN}])")
+_SIGN_REACH = 3
+_BEFORE_SIGN = re.compile(f"[{HAN}]{{1,2}}$")
+_BEHIND_SIGN = re.compile(f"[{HAN}]{{1,2}}")
 _STRUCTURED = ("title", "brand", "category:")
 
 
@@ -62,8 +68,9 @@ def check(text: str, product: Product, facts: Sequence[Fact] | None = None) -> S
     evidence = _evidence(product)
     reading = read(text)
     spans: list[Span] = []
-    wrong: list[Claim] = []
-    words = 0
+    turned = evidence.turned_round(reading)
+    words = len(turned)
+    wrong = [Claim(start, end, text[start:end], "negation") for start, end in turned]
     for place, token in enumerate(reading.tokens):
         if token.kind not in CONTENT:
             continue
@@ -110,6 +117,7 @@ class Evidence:
                 self.index[token.key].append(Found(source, place))
         # The title's words speak of the product as a whole.
         self.counted = self._beside_numbers()
+        self.denials, self.unsaid, self.unsigned = self._denials(), self._unsaid(), self._unsigned()
         self.name_keys = {token.key for reading in self.names.values() for token in reading.tokens}
         self.whole = {
             token.key
@@ -121,9 +129,9 @@ class Evidence:
     def judge(self, reading: Reading, place: int) -> tuple[Span | None, str]:
         """Return where a token is supported, or why it is not."""
         token = reading.tokens[place]
-        found = self.index.get(token.key, [])
-        if not found and token.is_han and token.kind == "word":
+        if token.is_han and token.kind == "word":
             return self._inside(reading, place)
+        found = self.index.get(token.key, [])
         if not found:
             return self._label(reading, place)
         agreeing = [one for one in found if self._token(one).is_negated == token.is_negated]
@@ -153,23 +161,76 @@ class Evidence:
         return Span(token.start, token.end, LEXICON, 0)
 
     def _inside(self, reading: Reading, place: int) -> tuple[Span | None, str]:
-        """Look for a Chinese word inside the words of a source, which may be cut in other places."""
+        """Look for a Chinese word by its characters: a source may be cut into words in other places.
+
+        A single character is looked for with a neighbour.
+        """
         token = reading.tokens[place]
-        is_denied = False
-        if len(token.key) > 1 or token.key in _SENSITIVE:
-            for source, there in self.readings.items():
-                at = there.plain.find(token.key)
-                while at >= 0:
-                    over = [t for t in there.tokens if t.start <= there.at[at] < t.end]
-                    if over and over[0].is_negated == token.is_negated and not _hides_negation(over[0], token):
+        is_found = False
+        for source, there in self.readings.items():
+            at = there.plain.find(token.key)
+            while at >= 0:
+                if len(token.key) > 1 or token.key in _SENSITIVE or _has_neighbour(reading, token, there, at):
+                    is_found = True
+                    if is_denied(there.plain, at) == token.is_negated:
                         if self._is_named_right(reading, place):
                             return Span(token.start, token.end, source, there.at[at]), ""
                         return None, "label"
-                    is_denied = True
-                    at = there.plain.find(token.key, at + 1)
-        if is_denied:
+                at = there.plain.find(token.key, at + 1)
+        if is_found:
             return None, "negation"
         return self._label(reading, place)
+
+    def turned_round(self, reading: Reading) -> list[tuple[int, int]]:
+        """Return the places of negations that no source has, and of those that a source has and the text left out."""
+        wrong = [
+            (token.start, token.end)
+            for token, following in zip(reading.tokens, [*reading.tokens[1:], None], strict=False)
+            if token.kind == "negator" and not token.is_han and (token.key, following and following.key) not in self.denials
+        ]
+        for found in _SIGN.finditer(reading.plain):
+            claim = reading.plain[found.start() : found.start() + _SIGN_REACH]
+            if not any(claim in there.plain for there in self.readings.values()):
+                wrong.append((reading.at[found.start()], reading.at[found.start()] + 1))
+        for before, behind in zip(reading.tokens, reading.tokens[1:], strict=False):
+            if (before.key, behind.key) in self.unsaid and before.sentence == behind.sentence:
+                wrong.append((before.end, behind.start))
+        for pair in self.unsigned:
+            at = reading.plain.find(pair)
+            if at >= 0:
+                wrong.append((reading.at[at], reading.at[at] + len(pair)))
+        return wrong
+
+    def _denials(self) -> set[tuple[str, str | None]]:
+        return {
+            (token.key, following and following.key)
+            for reading in self.readings.values()
+            for token, following in zip(reading.tokens, [*reading.tokens[1:], None], strict=False)
+            if token.kind == "negator"
+        }
+
+    def _unsaid(self) -> set[tuple[str, str]]:
+        """Return the neighbours that an English source would have if a negation between them were left out."""
+        together: set[tuple[str, str]] = set()
+        pairs = set()
+        for reading in self.readings.values():
+            keys = [token.key for token in reading.tokens]
+            together.update(zip(keys, keys[1:], strict=False))
+            for place in range(1, len(keys) - 1):
+                if reading.tokens[place].kind == "negator" and not reading.tokens[place].is_han:
+                    pairs.add((keys[place - 1], keys[place + 1]))
+        return pairs - together
+
+    def _unsigned(self) -> set[str]:
+        """Return what a source would read like around each Chinese negation if that were left out."""
+        pairs = set()
+        for reading in self.readings.values():
+            for found in _SIGN.finditer(reading.plain):
+                before = _BEFORE_SIGN.search(reading.plain[: found.start()])
+                after = _BEHIND_SIGN.match(reading.plain, found.end())
+                if before and after:
+                    pairs.add(before[0] + after[0])
+        return {pair for pair in pairs if not any(pair in reading.plain for reading in self.readings.values())}
 
     def _label(self, reading: Reading, place: int) -> tuple[Span | None, str]:
         """Accept the name of a slot where a value of that slot stands beside it, and words that frame a sentence."""
@@ -238,10 +299,8 @@ class Evidence:
         """Refuse a number whose neighbours belong to another number."""
         token = reading.tokens[place]
         context = self._context(found)
-        content = reading.content()
-        middle = content.index(token)
-        for near in content[max(0, middle - 2) : middle + 3]:
-            if near is token or near.clause not in _joined(reading, token) or near.kind != "word" or near.key in context:
+        for near in _neighbours(reading, place):
+            if near.key in context:
                 continue
             others = self.counted.get(near.key, set()) - {token.key}
             is_name = near.key in _MEASURED or near.key in self.name_keys
@@ -253,19 +312,24 @@ class Evidence:
         """Refuse the value of one attribute under the name of another: `colour: cotton`."""
         token = reading.tokens[place]
         before = place - 1
-        while before >= 0 and reading.tokens[before].kind == "function":
+        while before >= 0 and reading.tokens[before].kind in {"function", "negator"}:
             before -= 1
         if before < 0 or reading.tokens[before].sentence != token.sentence:
             return True
         label = reading.tokens[before]
-        between = reading.plain[_plain_at(reading, label.end) : _plain_at(reading, token.start)].strip()
-        if label.key not in self.name_keys or between not in _COPULAS:
+        end = _plain_at(reading, label.end)
+        between = reading.plain[end : _plain_at(reading, token.start)].strip(lexicon.NEGATORS_ZH + " ")
+        if between not in _COPULAS or label.key not in self.name_keys:
             return True
-        return self._together(label.key, token.key)
+        beside = {other.key for other in reading.tokens if other.sentence == token.sentence}
+        named = [name.plain.strip() for name in self.names.values() if reading.plain[:end].endswith(name.plain.strip())]
+        return self._together(max(named, key=len, default=""), label.key, token.key, beside)
 
-    def _together(self, label: str, key: str) -> bool:
+    def _together(self, written: str, label: str, key: str, beside: set[str]) -> bool:
         for source, name in self.names.items():
-            if label in {part.key for part in name.tokens} and source in self.readings:
+            keys = {part.key for part in name.content()}
+            is_named = name.plain.strip() == written if written else label in keys and keys <= beside
+            if is_named and source in self.readings:
                 values = self.readings[source]
                 if key in values.plain or key in {part.key for part in values.tokens}:
                     return True
@@ -291,6 +355,9 @@ class Evidence:
             return True
         # A value of an attribute or a word alone between commas speaks of the whole product.
         is_alone = all(t.key in _SENSITIVE for t in there.content() if t.clause == here.clause)
+        part = {t.key for t in self.names[found.source].content()} if found.source in self.names else set()
+        if any(key not in lexicon.SLOT_OF_LABEL for key in part):
+            return after.key in part  # the material of a lid
         return (found.source in self.names or is_alone) and after.key not in self._described()
 
     def _described(self) -> set[str]:
@@ -314,10 +381,32 @@ def _named_like(key: str) -> set[str]:
     return {word for word, other in lexicon.SLOT_OF_LABEL.items() if slot and other == slot}
 
 
-def _hides_negation(over: Token, token: Token) -> bool:
-    """Tell whether a source's word denies the part that a text takes from it: 不粘 does not support 粘."""
-    ahead = over.key[: over.key.find(token.key)] if token.key in over.key else ""
-    return over.key not in lexicon.HARMLESS_ZH and any(sign in ahead for sign in lexicon.NEGATORS_ZH)
+def _has_neighbour(reading: Reading, token: Token, there: Reading, at: int) -> bool:
+    """Tell whether a character stands beside the same one, or alone, in both places."""
+    here = _plain_at(reading, token.start)
+    before, behind = reading.plain[here - 1 : here], reading.plain[here + 1 : here + 2]
+    same_before = before == there.plain[at - 1 : at] if at else not before
+    same_behind = behind == there.plain[at + 1 : at + 2]
+    return (same_before and before.isalnum()) or (same_behind and behind.isalnum()) or (same_before and same_behind)
+
+
+def _neighbours(reading: Reading, place: int) -> list[Token]:
+    """Return up to two words on each side of a quantity, as far as they may speak of it: no further than the next one."""
+    token = reading.tokens[place]
+    clauses = _joined(reading, token)
+    near: list[Token] = []
+    for side in (reading.tokens[place + 1 :], reading.tokens[:place][::-1]):
+        reached = 0
+        for other in side:
+            if reached == 2 or other.clause not in clauses or other.kind == "quantity" or other.key in _CONJUNCTIONS:
+                break
+            if other.kind == "word":
+                near.append(other)
+                reached += 1
+    return near
+
+
+_CONJUNCTIONS = frozenset(["and", "or", "but", "with", "和", "与", "及", "以及", "或"])
 
 
 def _joined(reading: Reading, token: Token) -> set[int]:
