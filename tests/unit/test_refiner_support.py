@@ -169,7 +169,9 @@ def test_true_sentences_alone_hardly_ever_raise_an_alarm(load, most):
     assert len(flagged) / len(said) <= most
 
 
-@pytest.mark.parametrize("text", ["", " ", "\x00\ud800", "。" * 50, "1" * 5000, "<b>", "&#xffffff;", "½ ⅓ 1/0 0/0", "a" * 20_000])
+@pytest.mark.parametrize(
+    "text", ["", " ", "\x00\ud800", "。" * 50, "1" * 5000, "<b>", "&#xffffff;", "½ ⅓ 1/0 0/0", "a" * 20_000]
+)
 def test_any_text_can_be_checked(text):
     support = check(text, PAN)
     assert 0 <= support.precision <= 1
