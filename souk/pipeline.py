@@ -31,7 +31,7 @@ Stage = dict[str, Any]
 # Part of a release's name: raise it with any change to training or to what is served.
 RECIPE = 4
 # Params of refining and their defaults, as in the DAG.
-REFINE: Stage = {"refine": True, "refine_share": 0.1, "refine_below": None, "approve_above": 0.2}
+REFINE: Stage = {"refine": True, "refine_share": 0.1, "refine_below": 1.0, "approve_above": 0.2}
 
 
 def database(settings: Settings) -> str:
@@ -183,7 +183,8 @@ def generate(landed: Stage, fitted: Stage) -> Stage:
     with closing(connect(database(settings))) as connection:
         said = refinement_ledger.answer(connection, landed["shop"], report.content_hash)
     must_ask = said is None and share > landed["approve_above"]
-    return {**fitted, "report": asdict(report), "share": share, "must_ask": must_ask}
+    question = f"{report.refined:,} descriptions, {share:.1%} of the catalogue, would change. Texts: {place.results}."
+    return {**fitted, "report": asdict(report), "share": share, "must_ask": must_ask, "question": question}
 
 
 def settle(landed: Stage, generated: Stage, asked: Stage | None = None) -> Stage:

@@ -36,6 +36,8 @@ ASPECTS = 12
 # Fewer distinct ones among this many texts: the generator says the same of everything.
 COLLAPSED = (10, 0.5)
 SEED = 0
+# Without a flag, a text is poor only where the judge holds it for more likely poor than good.
+DOUBTFUL = 0.5
 IN_FORCE = pa.schema(
     [
         ("item_id", pa.string()),
@@ -109,7 +111,7 @@ def fit(
     place: Place,
     settings: Settings,
     share: float,
-    below: float | None,
+    below: float,
     rewards: Mapping[str, float],
 ) -> dict[str, Any]:
     """Find the poor descriptions and train on the good ones, unless the same was trained before.
@@ -210,14 +212,15 @@ def in_force(folder: Path) -> dict[str, dict[str, Any]]:
     return {row["item_id"]: row for row in pq.read_table(folder / "texts.parquet").to_pylist()}
 
 
-def _poor(products: Sequence[Product], share: float, below: float | None) -> list[Assessment]:
+def _poor(products: Sequence[Product], share: float, below: float) -> list[Assessment]:
     if not share:
         return []
     assessed = {one.item_id: one for one in TextQuality.fit(products, seed=SEED).assess(products)}
     worst = select_poor(list(assessed.values()), share=share)
     # A shop of sound texts has a worst tenth, too.
-    limit = 0.5 if below is None else below
-    return [one for one in map(assessed.__getitem__, worst) if one.score < limit or (below is None and one.flags)]
+    return [
+        one for one in map(assessed.__getitem__, worst) if one.score < below and (one.flags or one.score < DOUBTFUL)
+    ]
 
 
 def _fit(good: Sequence[Product], options: RefinerSettings, rewards: Mapping[str, float], folder: Path) -> Refiner:

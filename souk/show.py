@@ -76,8 +76,8 @@ def _refined(connection: psycopg.Connection[Any]) -> list[str]:
     """Return one description that the refiner wrote, and the original; nothing where it wrote none."""
     row = connection.execute(
         "select i.title, o.description, i.description from serving.item as i"
-        " inner join serving.original as o using (release_id, item_no) inner join serving.pointer as p using (release_id)"
-        " order by p.moved_at desc, i.item_no limit 1"
+        " inner join serving.original as o using (release_id, item_no)"
+        " inner join serving.pointer as p using (release_id) order by p.moved_at desc, i.item_no limit 1"
     ).fetchone()
     if row is None:
         return []
