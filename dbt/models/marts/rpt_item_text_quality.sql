@@ -61,7 +61,7 @@ sentences as (
         length(items.description) as whole,
         lower(trim(sentence.body)) as body
     from items
-    cross join lateral regexp_split_to_table(items.description, '[.!?;]+\s|[。！？；]') as sentence (body)
+    cross join lateral regexp_split_to_table(items.description, '[.!?;]+(?:\s|$)|[。！？；]') as sentence (body)
     where length(trim(sentence.body)) >= 12
 ),
 
