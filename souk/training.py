@@ -73,7 +73,9 @@ class Products:
         ]
 
 
-def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder: Path, refined: Path) -> dict[str, int]:
+def train_release(
+    dsn: str, settings: Settings, shop: str, encoder: str, folder: Path, refined: Path | None = None
+) -> dict[str, int]:
     """Fit everything that a release of a shop serves, and write it.
 
     Args:
@@ -82,7 +84,7 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
         shop: The shop.
         encoder: The model that made the vectors; it encodes the terms of queries.
         folder: Where the files go.
-        refined: Folder of the refiner's texts in force.
+        refined: Folder of the refiner's texts in force; None where nothing was refined.
 
     Returns:
         Rows of each table, and the number of events.
@@ -92,8 +94,9 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
     """
     with closing(connect(dsn, autocommit=True)) as connection:
         products = read_products(connection, shop, sorted((settings.lake / shop / "vectors").glob("*.parquet")))
-        texts = in_force(refined)
-        products = with_texts(products, texts, refined / "vectors.parquet")
+        texts = in_force(refined) if refined else {}
+        if refined:
+            products = with_texts(products, texts, refined / "vectors.parquet")
         catalogue = products.catalogue
         place_items(connection, catalogue.item_ids)
         gaps = repeat_gaps(connection, shop)
@@ -133,7 +136,7 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
             ),
             categories,
             item_days(connection, shop),
-            {item: row["original"] for item, row in texts.items() if item in set(catalogue.item_ids)},
+            {item: texts[item]["original"] for item in catalogue.item_ids if item in texts},
         )
     write_trial(folder, _trial(fitted.tried, behaviour))
     return {**counts, "events": behaviour.events}

@@ -12,12 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ml.recommender import Catalogue
 from ml.refiner import Product, Refiner
 from souk import refinement, refinement_ledger
 from souk.errors import SoukError
 from souk.refinement import Place, fit, in_force, settle
 from souk.refinement_effect import Clicks, fewer_clicks, hurts, measure, read_clicks
 from souk.settings import Settings
+from souk.training import Products, with_texts
 from spark_jobs.refine_descriptions import POOR, REFINED, RefineReport, to_json
 from tests.sql.lists import call
 
@@ -214,6 +216,21 @@ def test_the_effect_of_a_text_is_the_rank_of_its_product():
     assert not refinement.helps_vector(found["b"])
     assert not refinement.helps_vector(None)
     assert hurts({"words_before": 1.0, "words_after": 0.5})
+
+
+def test_training_reads_the_text_in_force_and_only_the_vectors_that_serve(tmp_path):
+    items = [{"description": d, "key_terms": [], "lang": "en"} for d in ("Tent", "")]
+    vectors = np.eye(2, 384, dtype=np.float32)
+    products = Products(Catalogue(["a", "b"], [["tent"], ["cup"]], vectors), items)
+    row = {"item_id": "b", "terms": ["cup", "porcelain"], "key_terms": ["porcelain"], "lang": "en"}
+    pq.write_table(pa.Table.from_pylist([row | {"vector": [0.5] * 384}]), tmp_path / "vectors.parquet")
+    found = with_texts(products, {item: {"text": text} for item, text in NEW.items()}, tmp_path / "vectors.parquet")
+    assert [item["description"] for item in found.items] == list(NEW.values())
+    assert found.catalogue.terms == [["tent"], ["cup", "porcelain"]]
+    assert (found.catalogue.vectors[0] == vectors[0]).all()
+    assert (found.catalogue.vectors[1] == 0.5).all()
+    assert products.items[0]["description"] == "Tent"
+    assert with_texts(products, {}, tmp_path / "none.parquet").catalogue.terms == products.catalogue.terms
 
 
 def test_chance_is_no_evidence():
