@@ -16,7 +16,7 @@ from ml.recommender import Catalogue
 from ml.refiner import Product, Refiner
 from souk import refinement, refinement_ledger
 from souk.errors import SoukError
-from souk.refinement import Place, fit, in_force, settle
+from souk.refinement import Place, checked, fit, in_force, settle
 from souk.refinement_effect import Clicks, fewer_clicks, hurts, measure, read_clicks
 from souk.settings import Settings
 from souk.training import Products, with_texts
@@ -59,6 +59,7 @@ def generated(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(refinement, "load_encoder", lambda *_: Nothing())
     monkeypatch.setattr(refinement, "measure", lambda *_: {})
+    monkeypatch.setattr(refinement, "checked", lambda *_: "")
 
     def run(release: str = "shop-1", refused: str = "", texts: dict[str, str | None] = NEW, version: str = "v1"):
         rows = [
@@ -231,6 +232,13 @@ def test_training_reads_the_text_in_force_and_only_the_vectors_that_serve(tmp_pa
     assert (found.catalogue.vectors[1] == 0.5).all()
     assert products.items[0]["description"] == "Tent"
     assert with_texts(products, {}, tmp_path / "none.parquet").catalogue.terms == products.catalogue.terms
+
+
+def test_a_planted_claim_keeps_the_original(database, generated, monkeypatch):
+    monkeypatch.setattr(refinement, "checked", checked)
+    _, texts = generated(texts={"a": "Tent. Poles: 4. It cures headaches.", "b": "Cup. Material: porcelain. 绿茶"})
+    assert texts == {}
+    assert set(ledger(database).values()) == {("kept_original", "unsupported")}
 
 
 def test_chance_is_no_evidence():
