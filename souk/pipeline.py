@@ -157,7 +157,7 @@ def fit_refiner(landed: Stage) -> Stage:
     settings = Settings.from_env()
     dsn = database(settings)
     place = refinement.Place(settings.lake / landed["shop"], landed["release_id"])
-    if refinement.is_settled(place):
+    if refinement.is_settled(dsn, place, landed["run_id"]):
         return {**_names(landed), "version": None, "folder": "", "reason": "settled", "poor": 0}
     if not landed["refine"]:
         share, rewards = 0.0, {}
@@ -195,7 +195,7 @@ def settle(landed: Stage, generated: Stage, asked: Stage | None = None) -> Stage
     settings = Settings.from_env()
     dsn = database(settings)
     place = refinement.Place(settings.lake / landed["shop"], landed["release_id"])
-    if refinement.is_settled(place):
+    if refinement.is_settled(dsn, place, landed["run_id"]):
         rows = json.loads((place.settled / "manifest.json").read_text())
     else:
         report = RefineReport(**generated["report"]) if generated["report"] else None

@@ -76,9 +76,14 @@ class Place:
         return self.shop / "refined" / self.release
 
 
-def is_settled(place: Place) -> bool:
-    """Tell whether the texts of this release are decided."""
-    return (place.settled / "manifest.json").exists()
+def is_settled(dsn: str, place: Place, run_id: str) -> bool:
+    """Tell whether the texts of this release are decided and have passed their gate."""
+    with closing(connect(dsn)) as connection:
+        row = connection.execute(
+            "select is_passed from ops.gate_result where shop = %s and run_id = %s and gate = 'refined'",
+            [place.shop.name, run_id],
+        ).fetchone()
+    return bool(row and row[0]) and (place.settled / "manifest.json").exists()
 
 
 def read_catalogue(dsn: str, shop: str) -> tuple[list[Product], dict[str, str]]:

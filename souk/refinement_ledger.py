@@ -56,13 +56,14 @@ def write(connection: Connection, shop: str, rows: Sequence[Mapping[str, Any]], 
             " reason = excluded.reason, effect = excluded.effect, is_in_vector = excluded.is_in_vector,"
             " state = case when r.state = 'published' and excluded.state = 'proposed' then r.state"
             " else excluded.state end,"
-            " releases = r.releases || array(select unnest(excluded.releases) except select unnest(r.releases)),"
+            " releases = array_remove(r.releases, %(release)s) || excluded.releases,"
             " decided_by = case when r.state = excluded.state then r.decided_by else excluded.decided_by end,"
             " decided_at = case when r.state = excluded.state then r.decided_at else now() end",
             [
                 {
                     **row,
                     "shop": shop,
+                    "release": release_id,
                     "spans": Jsonb(row["spans"]),
                     "scores": Jsonb(row["scores"]),
                     "effect": Jsonb(row["effect"]),

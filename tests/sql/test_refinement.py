@@ -100,6 +100,22 @@ def test_texts_are_proposed_then_published(database, generated):
     assert ledger(database) == {"a": ("published", ""), "b": ("published", "")}
 
 
+def test_texts_that_did_not_pass_the_gate_are_settled_anew(database, generated, tmp_path):
+    place = Place(tmp_path / "shop", "shop-1")
+    generated()
+    assert not refinement.is_settled(database, place, "run")
+    _, texts = generated(refused="not_approved")
+    assert texts == {}
+    with psycopg.connect(database) as connection:
+        assert connection.execute("select distinct releases from ops.refinement").fetchall() == [([],)]
+    execute(
+        database,
+        "insert into ops.gate_result (shop, run_id, gate, is_passed, evaluated, verdict)"
+        " values ('shop', 'run', 'refined', true, 1, 'Passed')",
+    )
+    assert refinement.is_settled(database, place, "run")
+
+
 def test_without_a_text_the_reason_is_kept(database, generated):
     _, texts = generated(texts={"a": None, "b": NEW["b"]})
     assert set(texts) == {"b"}
