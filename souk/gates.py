@@ -66,7 +66,7 @@ def check(dsn: str, lake: Path, gate: str, stage: Mapping[str, Any]) -> Verdict:
     Args:
         dsn: The database.
         lake: Root of the Parquet files.
-        gate: `landed`, `profiles`, `encoded`, `trained` or `candidate`.
+        gate: `landed`, `profiles`, `encoded`, `refined`, `trained` or `candidate`.
         stage: What the stage before it returned: `shop`, `run_id`, `rows` (the manifest: table to number of rows)
             and, for `candidate`, `release_id`.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import closing
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from souk import landing, release
+from souk import landing, refinement_ledger, release
 from souk.comparison import compare_with_champion
 from souk.errors import SoukError
 from souk.landing_live import land_live
@@ -28,7 +29,9 @@ from sql.migrate import MigrationError, migrate
 
 Stage = dict[str, Any]
 # Part of a release's name: raise it with any change to training or to what is served.
-RECIPE = 3
+RECIPE = 4
+# Params of refining and their defaults, as in the DAG.
+REFINE: Stage = {"refine": True, "refine_share": 0.1, "refine_below": 1.0, "approve_above": 0.2}
 
 
 def database(settings: Settings) -> str:
@@ -71,8 +74,11 @@ def land(params: Stage) -> Stage:
             " where shop = %s and state = 'complete'",
             [landed.shop],
         ).fetchone()
+        decisions = refinement_ledger.decisions_hash(connection, landed.shop)
     watermark, is_generated, has_clock, landing_no = counted or (None, False, True, None)
+    refine = {name: params.get(name, default) for name, default in REFINE.items()}
     parts = [RECIPE, encoder, settings.encoder_max_tokens, *(row[0] for row in landings)]
+    parts += [refine, settings.refiner_generator, settings.refiner_steps, decisions] if refine["refine"] else []
     content_hash = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return {
         "shop": landed.shop,
@@ -88,6 +94,7 @@ def land(params: Stage) -> Stage:
         "rejected": landed.rejected,
         "is_new": landed.is_new,
         "accept_worse": bool(params.get("accept_worse")),
+        **refine,
     }
 
 
@@ -142,6 +149,70 @@ def encode(landed: Stage) -> Stage:
     }
 
 
+def fit_refiner(landed: Stage) -> Stage:
+    """Find the poor descriptions and train the refiner on the good ones."""
+    from souk import refinement
+    from souk.refinement_effect import read_clicks
+
+    settings = Settings.from_env()
+    dsn = database(settings)
+    place = refinement.Place(settings.lake / landed["shop"], landed["release_id"])
+    if refinement.is_settled(dsn, place, landed["run_id"]):
+        return {**_names(landed), "version": None, "folder": "", "reason": "settled", "poor": 0}
+    if not landed["refine"]:
+        share, rewards = 0.0, {}
+    else:
+        share = landed["refine_share"]
+        with closing(connect(dsn)) as connection:
+            rewards = {item: clicks.reward for item, clicks in read_clicks(connection, landed["shop"]).items()}
+    products, hashes = refinement.read_catalogue(dsn, landed["shop"])
+    fitted = refinement.fit(products, hashes, place, settings, share, landed["refine_below"], rewards)
+    return {**_names(landed), **fitted, "catalogue": len(products)}
+
+
+def generate(landed: Stage, fitted: Stage) -> Stage:
+    """Generate new texts for the poor descriptions; say whether a person has to approve them."""
+    from souk import refinement
+
+    settings = Settings.from_env()
+    if not fitted["version"]:
+        return {**fitted, "report": None, "share": 0.0, "must_ask": False}
+    place = refinement.Place(settings.lake / landed["shop"], landed["release_id"])
+    report = refinement.generate(settings, place, fitted)
+    share = report.refined / fitted["catalogue"]
+    with closing(connect(database(settings))) as connection:
+        said = refinement_ledger.answer(connection, landed["shop"], report.content_hash)
+    must_ask = said is None and share > landed["approve_above"]
+    question = f"{report.refined:,} descriptions, {share:.1%} of the catalogue, would change. Texts: {place.results}."
+    return {**fitted, "report": asdict(report), "share": share, "must_ask": must_ask, "question": question}
+
+
+def settle(landed: Stage, generated: Stage, asked: Stage | None = None) -> Stage:
+    """Decide which texts are in force, with the answer of a person where one was asked."""
+    from souk import refinement
+    from spark_jobs.refine_descriptions import RefineReport
+
+    settings = Settings.from_env()
+    dsn = database(settings)
+    place = refinement.Place(settings.lake / landed["shop"], landed["release_id"])
+    if refinement.is_settled(dsn, place, landed["run_id"]):
+        rows = json.loads((place.settled / "manifest.json").read_text())
+    else:
+        report = RefineReport(**generated["report"]) if generated["report"] else None
+        refused = generated["reason"]
+        if report:
+            with closing(connect(dsn, autocommit=True)) as connection:
+                if asked:
+                    who = (asked.get("responded_by_user") or {}).get("name") or "nobody in time"
+                    told = (landed["shop"], report.content_hash, generated["share"])
+                    yes = asked["chosen_options"] == ["Publish"]
+                    refinement_ledger.record_answer(connection, *told, yes, landed["release_id"], who)
+                if refinement_ledger.answer(connection, landed["shop"], report.content_hash) is False:
+                    refused = "not_approved"
+        rows = refinement.settle(dsn, settings, place, landed, generated, report, refused)
+    return {**_names(landed), "rows": rows, "refine_share": landed["refine_share"] if landed["refine"] else 0.0}
+
+
 def train(landed: Stage) -> Stage:
     """Fit the recommender, the inverted index and the query encoder; write the release's files."""
     from souk.training import train_release
@@ -154,7 +225,7 @@ def train(landed: Stage) -> Stage:
         counts = json.loads(manifest.read_text())
     else:
         try:
-            counts = train_release(dsn, settings, landed["shop"], landed["encoder"], folder)
+            counts = train_release(dsn, settings, landed["shop"], landed["encoder"], folder, _settled(settings, landed))
         except ValueError as error:
             raise SoukError(
                 f"Training failed: {error}", "Check SOUK_ENCODER and the gate of the stage before."
@@ -212,7 +283,12 @@ def publish(loaded: Stage) -> Stage:
         raise SoukError(
             f"Release {loaded['release_id']} ends before the one that is shown", "Land newer data, or roll back first."
         )
+    refinement_ledger.mark_published(dsn, loaded["release_id"])
     return {**_names(loaded), "rows": loaded["rows"], "outcome": outcome}
+
+
+def _settled(settings: Settings, landed: Stage) -> Path:
+    return settings.lake / landed["shop"] / "refined" / landed["release_id"]
 
 
 def _names(stage: Stage) -> Stage:

@@ -68,7 +68,22 @@ def demo(dsn: str, settings: Settings) -> str:
         for query in DEMO_QUERIES:
             lines += [f"\nselect * from api.search('{query}', 5)   -- generated data"]
             lines += _table(connection, "select * from api.search(%s, 5)", query)
+        lines += _refined(connection)
     return "\n".join([*lines, "", release_line(dsn), "next: make up (Airflow UI), make psql (SQL), make status"])
+
+
+def _refined(connection: psycopg.Connection[Any]) -> list[str]:
+    """Return one description that the refiner wrote, and the original; nothing where it wrote none."""
+    row = connection.execute(
+        "select i.title, o.description, i.description from serving.item as i"
+        " inner join serving.original as o using (release_id, item_no)"
+        " inner join serving.pointer as p using (release_id) order by p.moved_at desc, i.item_no limit 1"
+    ).fetchone()
+    if row is None:
+        return []
+    title, original, text = row
+    return [f"\na description that was refined: {title}   -- generated data", f" original  {original or '(none)'}",
+            f" refined   {text}"]  # fmt: skip
 
 
 def _table(connection: psycopg.Connection[Any], statement: str, value: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from souk.gate_rows import items, lists, read, vectors
+from souk.gate_rows import items, lists, read, texts, vectors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,6 +188,54 @@ def _encoded(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
     return (Part("vectors", "vectors", encoded, rules),)
 
 
+def _refined(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
+    settled = lake / "refined" / str(stage["release_id"])
+    in_force = "from ops.refinement as r where r.shop = {0} and {1} = any(r.releases)"
+    at = (stage["shop"], stage["release_id"])
+    return (
+        Part(
+            "refined",
+            "texts",
+            lambda: texts(settled),
+            (
+                _unique("item_id", "share their item with another"),
+                _filled("text", "are empty"),
+                _between("unsupported", "say what nothing supports", 0, 0),
+                _between("precision", "have words that nothing supports", 0.98, 1),
+                _between("coverage", "leave out facts", 0.95, 1),
+                _never("is_foreign", "are not in the language of the title"),
+                _never("is_without_original", "have lost their original"),
+            ),
+            may_be_empty=True,
+        ),
+        Part(
+            "ledger",
+            "rows of the ledger",
+            sql.SQL(
+                "select r.state in ('rejected', 'reverted', 'kept_original') or exists (select from"
+                " ops.refinement_rejection as n where n.shop = r.shop and n.item_id = r.item_id"
+                " and n.text_hash = r.text_hash) as is_barred, i.description is distinct from r.old_text as is_lost"
+                " from (select r.* " + in_force + ") as r"
+                " left join marts.dim_items as i on i.shop = r.shop and i.item_id = r.item_id"
+            ).format(*at),
+            (
+                _never("is_barred", "are of a text that was rejected or reverted"),
+                _never("is_lost", "do not hold the original"),
+            ),
+            may_be_empty=True,
+        ),
+        Part(
+            "catalogue",
+            "items",
+            sql.SQL(
+                "select (select count(*) " + in_force + ")"
+                " > {2} * count(*) over () as is_beyond from marts.dim_items as i where i.shop = {0}"
+            ).format(*at, float(stage["refine_share"])),
+            (_never("is_beyond", "belong to a catalogue of which more is refined than may be"),),
+        ),
+    )
+
+
 def _trained(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
     folder = lake / "releases" / str(stage["release_id"])
     return (
@@ -240,8 +288,12 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
             rows(
                 "select nullif(btrim(served.title), '') as title, l2_norm(served.text_vector) as norm,"
                 " l2_norm(served.sequence_input) + l2_norm(served.sequence_output) as sequence_norm,"
-                " served.popularity, l2_norm(served.lexical) as words, served.item_no >= items.number as is_beyond"
-                f" from serving.item as served{items}"
+                " served.popularity, l2_norm(served.lexical) as words, served.item_no >= items.number as is_beyond,"
+                " served.is_refined <> (r.item_id is not null) or o.description is distinct from r.old_text"
+                " or r.new_text <> served.description as is_unproven"
+                f" from serving.item as served{items} left join ops.refinement as r on r.shop = {{1}}"
+                " and r.item_id = served.item_id and {0} = any(r.releases) and r.state in ('proposed', 'published')"
+                " left join serving.original as o on o.release_id = {0} and o.item_no = served.item_no"
             ),
             (
                 _filled("title", "have no title"),
@@ -249,8 +301,19 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
                 _filled("sequence_norm", "have no vectors of the sequence model, or ones that are not finite"),
                 _between("popularity", "have a popularity outside 0 to 1", 0, 1),
                 _never("is_beyond", "have a number beyond the last"),
+                _never("is_unproven", "have a text that is not that of the ledger"),
                 HAS_WORDS,
             ),
+        ),
+        Part(
+            "original",
+            "originals",
+            rows(
+                "select coalesce(not i.is_refined, true) as is_stray from serving.original as served left join"
+                " serving.item as i on i.release_id = {0} and i.item_no = served.item_no"
+            ),
+            (_never("is_stray", "belong to no refined item"),),
+            may_be_empty=True,
         ),
         Part(
             "position_weight",
@@ -353,6 +416,7 @@ SUITES: dict[str, Callable[[Path, Mapping[str, Any]], tuple[Part, ...]]] = {
     "landed": _landed,
     "profiles": _profiles,
     "encoded": _encoded,
+    "refined": _refined,
     "trained": _trained,
     "candidate": _candidate,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from souk.comparison import summary, trial_key, write_trial
 from souk.errors import SoukError
 from souk.personal_search import read_choices
 from souk.postgres import connect
+from souk.refinement import in_force
 from souk.settings import Settings
 from souk.shoppers import (
     Behaviour,
@@ -72,7 +73,9 @@ class Products:
         ]
 
 
-def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder: Path) -> dict[str, int]:
+def train_release(
+    dsn: str, settings: Settings, shop: str, encoder: str, folder: Path, refined: Path | None = None
+) -> dict[str, int]:
     """Fit everything that a release of a shop serves, and write it.
 
     Args:
@@ -81,6 +84,7 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
         shop: The shop.
         encoder: The model that made the vectors; it encodes the terms of queries.
         folder: Where the files go.
+        refined: Folder of the refiner's texts in force; None where nothing was refined.
 
     Returns:
         Rows of each table, and the number of events.
@@ -90,6 +94,9 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
     """
     with closing(connect(dsn, autocommit=True)) as connection:
         products = read_products(connection, shop, sorted((settings.lake / shop / "vectors").glob("*.parquet")))
+        texts = in_force(refined) if refined else {}
+        if refined:
+            products = with_texts(products, texts, refined / "vectors.parquet")
         catalogue = products.catalogue
         place_items(connection, catalogue.item_ids)
         gaps = repeat_gaps(connection, shop)
@@ -129,6 +136,7 @@ def train_release(dsn: str, settings: Settings, shop: str, encoder: str, folder:
             ),
             categories,
             item_days(connection, shop),
+            {item: texts[item]["original"] for item in catalogue.item_ids if item in texts},
         )
     write_trial(folder, _trial(fitted.tried, behaviour))
     return {**counts, "events": behaviour.events}
@@ -191,6 +199,28 @@ def read_products(connection: Connection, shop: str, files: Sequence[Path]) -> P
     ]
     catalogue = Catalogue([row[0] for row in rows], table["terms"].to_pylist(), _matrix(table["vector"]))
     return Products(catalogue, items)
+
+
+def with_texts(products: Products, texts: Mapping[str, Mapping[str, Any]], vectors: Path) -> Products:
+    """Return the products with the descriptions in force, and with the vectors of those that serve better.
+
+    Args:
+        products: With the shop's own descriptions.
+        texts: New ones by product: `text`.
+        vectors: Those of the new texts that may be used; there need not be such a file.
+    """
+    catalogue = products.catalogue
+    place = {item: number for number, item in enumerate(catalogue.item_ids)}
+    items = [
+        {**item, "description": texts[name]["text"]} if name in texts else item
+        for name, item in zip(catalogue.item_ids, products.items, strict=True)
+    ]
+    terms, matrix = list(catalogue.terms), catalogue.vectors.copy()
+    for row in pq.read_table(vectors).to_pylist() if vectors.exists() else []:
+        if (number := place.get(row["item_id"])) is not None:
+            terms[number], matrix[number] = row["terms"], row["vector"]
+            items[number] = {**items[number], "key_terms": row["key_terms"], "lang": row["lang"]}
+    return Products(replace(catalogue, terms=terms, vectors=matrix), items)
 
 
 def gaps_of_items(products: Products, gaps: dict[str, float]) -> NDArray[np.float64]:

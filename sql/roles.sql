@@ -94,3 +94,4 @@ grant select on all tables in schema raw to souk_dbt;
 
 grant usage on schema ops, serving to souk_auditor;
 grant select on ops.gate_result, ops.tenant_role, serving.release, serving.pointer, serving.publication to souk_auditor;
+grant select on ops.refinement, ops.refinement_rejection, ops.refinement_approval to souk_auditor;

@@ -28,6 +28,7 @@ as $$
 declare
     v_new live.item;
     v_old serving.item;
+    v_given text;
     v_features record;
     v_number integer;
 begin
@@ -35,11 +36,14 @@ begin
     perform pg_advisory_xact_lock(hashtext('souk.put_item'), hashtext(into_release));
     select l.* into v_new from live.item as l where l.shop = of_shop and l.item_id = of_item;
     select i.* into v_old from serving.item as i where i.release_id = into_release and i.item_id = of_item;
+    select coalesce(o.description, v_old.description) into v_given
+    from (values (v_old.item_no)) as n (item_no)
+    left join serving.original as o on o.release_id = into_release and o.item_no = n.item_no;
     if
-        (v_old.title, v_old.description, v_old.brand, v_old.categories)
+        (v_old.title, v_given, v_old.brand, v_old.categories)
         is not distinct from (v_new.title, v_new.description, v_new.brand, v_new.categories)
     then
-        -- The same texts keep the vector that the encoder made.
+        -- The same texts keep the vector that the encoder made, and what the refiner made of them.
         update serving.item as i
         set price = v_new.price, attributes = v_new.attributes, is_available = v_new.is_available
         where i.release_id = into_release and i.item_no = v_old.item_no;
@@ -53,6 +57,7 @@ begin
     v_number := coalesce(
         v_old.item_no, (select max(i.item_no) + 1 from serving.item as i where i.release_id = into_release), 0
     );
+    delete from serving.original as o where o.release_id = into_release and o.item_no = v_number;
     insert into serving.item as i (
         release_id, item_no, item_id, title, description, brand, categories, price, attributes, lang, key_terms,
         popularity, is_available, text_vector, lexical
@@ -66,7 +71,7 @@ begin
         title = excluded.title, description = excluded.description, brand = excluded.brand,
         categories = excluded.categories, price = excluded.price, attributes = excluded.attributes,
         lang = excluded.lang, key_terms = excluded.key_terms, is_available = excluded.is_available,
-        text_vector = excluded.text_vector, lexical = excluded.lexical;
+        text_vector = excluded.text_vector, lexical = excluded.lexical, is_refined = false;
     perform internal.put_postings(
         into_release, v_number, concat_ws(' ', v_new.title, v_new.brand, array_to_string(v_new.categories, ' '))
     );
@@ -175,3 +180,25 @@ end
 $$;
 comment on function internal.put_edges(text, integer, halfvec) is
 'Join a product to its 50 nearest by text, in both directions.';
+
+create or replace function internal.restore_original(of_shop text, of_item text) returns boolean
+language plpgsql volatile
+set search_path to pg_catalog, pg_temp
+as $$
+begin
+    with given as (
+        delete from serving.original as o
+        using serving.pointer as p, serving.item as i
+        where p.shop = of_shop and i.release_id = p.release_id and i.item_id = of_item
+            and o.release_id = p.release_id and o.item_no = i.item_no
+        returning o.release_id, o.item_no, o.description
+    )
+    update serving.item as i
+    set description = g.description, is_refined = false
+    from given as g
+    where i.release_id = g.release_id and i.item_no = g.item_no;
+    return found;
+end
+$$;
+comment on function internal.restore_original(text, text) is
+'Show the shop''s own description of a product again, at once, in the release that readers see; the next run makes its vector anew. Tells whether there was another.';

@@ -27,7 +27,8 @@ as $$
         p.reasons,
         of_release,
         case when cardinality(list) < k then format(fewer, cardinality(list)) end,
-        null::uuid
+        null::uuid,
+        i.is_refined
     from placed as p
     inner join serving.item as i on i.release_id = of_release and i.item_no = p.item_no
     order by p.place;

@@ -25,7 +25,7 @@ begin
     return query
     select
         l.rank, l.item_id, l.title, l.description, l.score, l.interest_weight, l.reasons, l.release_id, l.fewer_because,
-        v_request
+        v_request, l.is_refined
     from unnest(list) as l;
 end
 $$;

@@ -41,5 +41,6 @@ def installation(module_database: str, tmp_path_factory: pytest.TempPathFactory)
     """A home with a migrated Airflow; `run_dag(installation.settings, installation.dsn, params)` runs the DAG there."""
     home: Path = tmp_path_factory.mktemp("airflow")
     settings = replace(Settings.from_env({}), home=home, database_url=module_database, airflow_port=free_port())
+    settings = replace(settings, refiner_steps=3)
     prepare(settings, module_database)
     return Installation(settings, module_database)

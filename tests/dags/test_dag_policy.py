@@ -47,7 +47,7 @@ print(json.dumps({
         "sources": dag.params.get_param("source").schema["enum"] if "source" in dag.params else [],
         "refused": [refused(dag, params) for params in json.loads(sys.argv[3])],
         "tasks": {task.task_id: {
-            "upstream": sorted(task.upstream_task_ids), "owner": task.owner, "retries": task.retries,
+            "upstream": sorted(task.upstream_task_ids), "rule": task.trigger_rule, "owner": task.owner, "retries": task.retries,
             "outlets": [asset.uri for asset in task.outlets],
         } for task in dag.tasks},
     } for dag_id, dag in bag.dags.items()},
@@ -63,6 +63,10 @@ BAD_PARAMS = [
     {"model": None},
     {"seed": 1.5},
     {"seed": -1},
+    {"refine": "yes"},
+    {"refine_share": 1.5},
+    {"refine_below": -0.1},
+    {"approve_above": "much"},
 ]
 GOOD_PARAMS = [{}, {"source": "amazon", "path": "/data/shop"}, {"scale": 0.01, "seed": 7, "model": "some/encoder"}]
 
@@ -176,13 +180,22 @@ def test_runs_are_manual_and_one_at_a_time(report: dict[str, Any]) -> None:
 
 
 def test_every_stage_is_behind_the_gate_of_the_one_before(tasks: dict[str, Any]) -> None:
-    work = ["land.land", "profiles.build", "encode.encode", "train.train", "publish.load", "publish.publish"]
+    work = ["land.land", "profiles.build", "encode.encode", "refine.settle", "train.train"]
+    work += ["publish.load", "publish.publish"]
     gates = [f"{name.split('.')[0]}.gate" for name in work[:-1]]
-    assert set(tasks) == {*work, *gates, "publish.compare"}
-    for before, gate, after in zip(work, gates, [*work[1:-1], "publish.compare"], strict=False):
+    refine = {f"refine.{name}" for name in ("fit", "generate", "ask", "approve")}
+    assert set(tasks) == {*work, *gates, *refine, "publish.compare"}
+    after_gates = ["refine.fit" if name == "refine.settle" else name for name in work[1:-1]]
+    for before, gate, after in zip(work, gates, [*after_gates, "publish.compare"], strict=False):
         assert before in tasks[gate]["upstream"]
         assert gate in tasks[after]["upstream"]
     assert "publish.compare" in tasks["publish.publish"]["upstream"]
+
+
+def test_a_person_is_asked_only_on_the_way_to_what_is_settled(tasks: dict[str, Any]) -> None:
+    assert tasks["refine.approve"]["upstream"] == ["refine.ask"]
+    assert {"refine.generate", "refine.ask", "refine.approve"} <= set(tasks["refine.settle"]["upstream"])
+    assert tasks["refine.settle"]["rule"] == "none_failed_min_one_success"
 
 
 def test_every_gate_makes_an_asset(tasks: dict[str, Any]) -> None:

@@ -109,7 +109,9 @@ def publish_shop(
     ]
     days = [(END, 0, 3), (END, len(titles) - 1, 1), (END.replace(day=24), 0, 2)]
     texts = tuple((item["title"], item["brand"] or "", tuple(item["categories"])) for item in items)
-    write_release(folder / name, shop, items, catalogue, model, search_index(texts), shoppers, categories, days)
+    originals = {"bits": "Bits of steel."} if "bits" in titles else {}
+    index = search_index(texts)
+    write_release(folder / name, shop, items, catalogue, model, index, shoppers, categories, days, originals)
     entry = release.Release(name, shop, name, end, "test", True, True, landing_no)
     release.load(dsn, entry, folder / name, sum(map(len, sequences.values())))
     release.mark_audited(dsn, name)

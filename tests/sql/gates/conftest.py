@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from souk.artefacts import TABLES
-from tests.sql.gates.sound import ITEMS, RELEASE, SHOP, USERS, vectors, write_lists
+from souk.refinement import IN_FORCE
+from tests.sql.gates.sound import ITEMS, RELEASE, SHOP, TEXT, USERS, refined, vectors, write_lists
 
 
 @pytest.fixture
@@ -30,6 +31,9 @@ def lake(tmp_path: Path) -> Path:
     write_lists(release / "term.parquet", {"item_nos": [[3, 1], []], "weights": [[0.7, 0.6], []]})
     weights = {"term": ["sequence", "transition", "tfidf", "encoder", "popularity"], "val": [2.0, 1.0, 0.5, 0.0, 0.2]}
     pq.write_table(pa.table(weights), release / "weight.parquet")
+    settled = folder / "refined" / RELEASE
+    settled.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([refined()], IN_FORCE), settled / "texts.parquet")
     return tmp_path
 
 
@@ -62,7 +66,8 @@ def sound(database: str) -> str:
         connection.execute(
             "create schema marts;"
             " create table marts.dim_items as"
-            " select shop, item_id, title, md5(title) as text_hash, 3 as event_count from raw.product;"
+            " select shop, item_id, title, 'Tea.' as description, md5(title) as text_hash, 3 as event_count"
+            " from raw.product;"
             " create table marts.fct_interactions as"
             " select shop, event_id, user_key, item_id, 0.4::real as strength from raw.event;"
             " create table marts.dim_user_profiles as"
@@ -93,4 +98,11 @@ def sound(database: str) -> str:
             f"insert into serving.user_profile select '{RELEASE}', shop, user_key, '{{1}}', '{{1,2}}', '{{2}}', {unit},"
             " null, '{}' from marts.dim_user_profiles"
         )
+        connection.execute(
+            "insert into ops.refinement (shop, item_id, text_hash, model_version, old_text, new_text, state, releases)"
+            " values (%s, 'i3', 'h', 'v', 'Tea.', %s, 'proposed', %s)",
+            [SHOP, TEXT, [RELEASE]],
+        )
+        connection.execute("update serving.item set is_refined = true, description = %s where item_no = 3", [TEXT])
+        connection.execute("insert into serving.original values (%s, 3, 'Tea.')", [RELEASE])
     return database

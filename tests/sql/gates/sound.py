@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ml.refiner import Product
 from souk.gates import GateFailed, check
+from spark_jobs.refine_descriptions import to_json
 
 # A quote and a colon: both mean something in SQL text.
 SHOP = "o'shop:a"
@@ -22,9 +24,11 @@ ROWS = {
     "landed": {"product": 20, "event": 60, "query": 1, "review": 0},
     "profiles": {"dim_items": 20, "fct_interactions": 60, "dim_user_profiles": 3, "fct_searches": 1},
     "encoded": {"vectors": 20},
+    "refined": {"refined": 1, "ledger": 1, "catalogue": 20},
     "trained": {"item": 20, "edge": 19, "weight": 5, "term": 2, "events": 60},
     "candidate": {
         "item": 20,
+        "original": 1,
         "position_weight": 1,
         "popularity": 1,
         "edge": 19,
@@ -40,13 +44,23 @@ ROWS = {
 
 
 def stage(gate: str, **rows: int) -> dict[str, Any]:
-    return {"shop": SHOP, "run_id": "run", "release_id": RELEASE, "rows": {**ROWS[gate], **rows}}
+    return {"shop": SHOP, "run_id": "run", "release_id": RELEASE, "refine_share": 0.1, "rows": {**ROWS[gate], **rows}}
 
 
 def vectors(**columns: Any) -> pa.Table:
     unit = np.zeros((len(ITEMS), 384), np.float32)
     unit[:, 0] = 1
     return pa.table({"item_id": ITEMS, "vector": pa.array(list(unit), pa.list_(pa.float32())), **columns})
+
+
+PRODUCT = Product("i3", "Green tea", "Tea.", "Alpine", ("Tea",), (("weight", "500 g"),), ())
+TEXT = "Green tea by Alpine. Weight: 500 g."
+
+
+def refined(**columns: Any) -> dict[str, Any]:
+    """A text in force that every check passes, or one with a disease."""
+    row = {"item_id": "i3", "text_hash": "h", "text": TEXT, "original": "Tea.", "is_in_vector": False}
+    return {**row, "product": to_json(PRODUCT), **columns}
 
 
 def write_lists(path: Path, columns: dict[str, Any]) -> None:

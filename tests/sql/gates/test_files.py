@@ -10,7 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.sql.gates.sound import ITEMS, RELEASE, SHOP, red, vectors, write_lists
+from souk import suites
+from souk.gates import GateFailed, _evaluate, _Findings, check
+from souk.refinement import IN_FORCE
+from tests.sql.gates.sound import ITEMS, RELEASE, SHOP, TEXT, red, refined, stage, vectors, write_lists
 
 
 def poison(lake: Path, table: str, column: str, value: list[float]) -> None:
@@ -19,6 +22,13 @@ def poison(lake: Path, table: str, column: str, value: list[float]) -> None:
     columns = pq.read_table(path).to_pydict()
     columns[column][0] = value
     write_lists(path, columns)
+
+
+def gates_faults(dsn: str, lake: Path) -> str:
+    """Return all that the gate of texts finds; its verdict names the first fault."""
+    findings = _Findings()
+    _evaluate(dsn, suites.SUITES["refined"](lake / SHOP, stage("refined")), stage("refined")["rows"], findings)
+    return "; ".join(findings.faults)
 
 
 def not_finite(vector: np.ndarray) -> np.ndarray:
@@ -103,3 +113,29 @@ def test_items_without_words_are_named(database: str, lake: Path) -> None:
 def test_a_missing_file_is_red(database: str, lake: Path) -> None:
     (lake / SHOP / "releases" / RELEASE / "edge.parquet").unlink()
     assert red(database, lake, "trained") == "Blocked: the gate trained did not evaluate (FileNotFoundError)"
+
+
+@pytest.mark.parametrize(
+    ("columns", "fault"),
+    [
+        ({"text": " "}, "1 of 1 texts are empty"),
+        ({"text": f"{TEXT} It cures headaches."}, "1 of 1 texts say what nothing supports"),
+        ({"text": TEXT.replace("500", "750")}, "1 of 1 texts say what nothing supports"),
+        ({"text": f"{TEXT} Waterproof."}, "1 of 1 texts say what nothing supports"),
+        ({"text": "Green tea."}, "1 of 1 texts leave out facts"),
+        ({"text": "绿茶。"}, "1 of 1 texts are not in the language of the title"),
+        ({"original": ""}, "1 of 1 texts have lost their original"),
+    ],
+)
+def test_a_poisoned_text_is_named(sound: str, lake: Path, columns: dict[str, str], fault: str) -> None:
+    path = lake / SHOP / "refined" / RELEASE / "texts.parquet"
+    pq.write_table(pa.Table.from_pylist([refined(**columns)], IN_FORCE), path)
+    with pytest.raises(GateFailed):
+        check(sound, lake, "refined", stage("refined"))
+    found = gates_faults(sound, lake)
+    assert fault in found
+
+
+def test_texts_that_are_gone_are_missed(sound: str, lake: Path) -> None:
+    (lake / SHOP / "refined" / RELEASE / "texts.parquet").unlink()
+    assert red(sound, lake, "refined") == "Blocked: the gate refined did not evaluate (FileNotFoundError)"

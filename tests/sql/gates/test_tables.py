@@ -96,6 +96,32 @@ DISEASES = [
         "3 of 3 profiles have more than 20 items of history",
     ),
     ("candidate", "update serving.user_profile set shop = 'other'", "3 of 3 profiles belong to another shop"),
+    ("refined", "update ops.refinement set state = 'reverted'", "1 of 1 rows of the ledger are of a text that was"),
+    (
+        "refined",
+        "insert into ops.refinement_rejection (shop, item_id, text_hash, reason) select shop, 'i3', 'h', 'ugly'"
+        " from raw.landing",
+        "1 of 1 rows of the ledger are of a text that was",
+    ),
+    (
+        "refined",
+        "update marts.dim_items set description = 'Lost'",
+        "1 of 1 rows of the ledger do not hold the original",
+    ),
+    (
+        "refined",
+        "insert into ops.refinement select shop, i, 'h', 'v', 'Tea.', 'x', '[]', '{}', '', 'proposed', '{}', false,"
+        " releases from ops.refinement, unnest(array['i4', 'i5', 'i6']) as i",
+        "there are 4 rows of the ledger, but the manifest promises 1",
+    ),
+    ("candidate", "update serving.item set is_refined = false", "1 of 20 items have a text that is not that of"),
+    (
+        "candidate",
+        "update serving.item set description = 'x' where item_no = 3",
+        "1 of 20 items have a text that is not",
+    ),
+    ("candidate", "update ops.refinement set state = 'rejected'", "1 of 20 items have a text that is not that of"),
+    ("candidate", "delete from serving.original", "1 of 20 items have a text that is not that of the ledger"),
     ("candidate", "delete from serving.user_profile", "there are 0 profiles, but the manifest promises 3"),
 ]
 
@@ -104,3 +130,13 @@ DISEASES = [
 def test_a_disease_in_a_table_is_named(sound: str, lake: Path, gate: str, disease: str, fault: str) -> None:
     execute(sound, disease)
     assert red(sound, lake, gate).startswith(f"Blocked: {fault}")
+
+
+def test_more_than_may_be_refined_is_named(sound: str, lake: Path) -> None:
+    execute(
+        sound,
+        "insert into ops.refinement select shop, i, 'h', 'v', 'Tea.', 'x', '[]', '{}', '', 'proposed', '{}', false,"
+        " releases from ops.refinement, unnest(array['i4', 'i5', 'i6']) as i",
+    )
+    verdict = red(sound, lake, "refined", ledger=4)
+    assert verdict == "Blocked: 20 of 20 items belong to a catalogue of which more is refined than may be"
