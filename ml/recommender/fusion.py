@@ -3,7 +3,7 @@
 For a history h_0 (newest), h_1, … of distinct items, the term `sequence` of item j is max(0, 1 + (s_j - s) / 10): s_j
 is its logit by the sequence model (`ml.recommender.pq`), s the largest of the items outside the history. An edge term
 is Σ_k decay^k · val(h_k → j) over k < 10, divided by its maximum over the items outside the history. The three newest
-items speak for 30 neighbours each, the others for 10: on held-out data that costs nothing, and it is a fifth of the
+items speak for 50 neighbours each, the others for 20: on held-out data that costs nothing, and it is a third of the
 work. Popularity is taken as it is. The weights depend on the length of the history. Without a history the score is the
 popularity.
 """
@@ -24,7 +24,7 @@ DECAYS = {"transition": 0.7, "tfidf": 0.7, "encoder": 0.6}
 TERMS = ("sequence", *DECAYS, "popularity")
 HISTORY = PLACES
 # Places of the history, newest first, and the neighbours that each speaks for: (from, to, neighbours).
-REACH = ((0, 3, 30), (3, 10, 10))
+REACH = ((0, 3, 50), (3, 10, 20))
 POPULAR = 200
 LIKELY = 200
 # A logit that is so much lower than the largest says no more.

@@ -4,7 +4,7 @@ create or replace function internal.neighbours(place bigint) returns integer
 language sql immutable parallel safe
 as $$
     -- Older products speak to fewer: measured to cost nothing, and to leave a third of the work.
-    select case when place <= 3 then 30 else 10 end;
+    select case when place <= 3 then 50 else 20 end;
 $$;
 comment on function internal.neighbours(bigint) is
 'How many neighbours the n-th last product of a history speaks for: ml.recommender.fusion.REACH.';
@@ -127,7 +127,7 @@ begin
     ),
     likely as materialized (
         select l.item_no, l.logit
-        from internal.likely(of_release, v_taste, seen, greatest(2 * pool, 60), filters) as l
+        from internal.likely(of_release, v_taste, seen, greatest(pool, 100), filters) as l
         where within is null and v_taste is not null
     ),
     -- Products are numbered by falling popularity.

@@ -173,7 +173,7 @@ def naive_score(model, history: list[int]) -> list[float]:
         if item not in newest:
             newest.append(item)
     newest = newest[:20]
-    reach = [30] * 3 + [10] * 7
+    reach = [50] * 3 + [20] * 7
     n_items = len(model.item_ids)
     terms = {term: [0.0] * n_items for term in TERMS}
     for kind, decay in DECAYS.items():
