@@ -39,6 +39,7 @@ FILL = {
             {INPUT.format("g")}, {OUTPUT.format("g + 1")}
         from generate_series(0, {COUNT - 1}) as g
     """,
+    "original": "select %(id)s, 0, 'Light.'",
     "position_weight": "select %(id)s, g, array_fill(0.7 ^ g, array[256])::vector from generate_series(0, 19) as g",
     "popularity": f"""
         select %(id)s, array_agg(g order by g), array_agg(1 - g / {COUNT}.0 order by g)
