@@ -132,7 +132,6 @@ def _demo(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
-
     if options.search:
         from souk.search_collections import open_collection
         from souk.search_evaluation import evaluate_search

@@ -142,7 +142,7 @@ def fit(
     pq.write_table(pa.Table.from_pylist(rows, schema), place.poor)
     if rows and not reason:
         steps = settings.refiner_steps
-        options = RefinerSettings(generator=settings.refiner_generator)
+        options = RefinerSettings()
         if steps:
             options = replace(options, mle_steps=steps, adversarial_steps=steps, discriminator_steps=steps)
         ids = {one.item_id for one in poor}

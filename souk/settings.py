@@ -31,7 +31,6 @@ class Settings:
         late_days: Events this much older than the watermark are still folded into profiles.
         edges: What counts the transitions between products: `dbt` in Postgres, or `spark` from the lake.
         trainers: Processes that train the sequence model on Spark's executors; 0 trains it here.
-        refiner_generator: What phrases new descriptions: `small`, or `hf:` and a causal language model.
         refiner_steps: Steps of each phase of the refiner's training; 0 for as many as it takes by itself.
         pseudonym_key: Hex key of the pseudonyms; None for one kept under `home`.
         vault_key: Hex AES-256 key of contact data; None for one kept under `home`.
@@ -48,7 +47,6 @@ class Settings:
     late_days: int
     edges: str
     trainers: int
-    refiner_generator: str
     refiner_steps: int
     pseudonym_key: str | None
     vault_key: str | None
@@ -101,7 +99,6 @@ class Settings:
             late_days=read("SOUK_LATE_DAYS", "10", int),
             edges=edges,
             trainers=read("SOUK_TRAINERS", "0", int),
-            refiner_generator=given.get("SOUK_REFINER_GENERATOR") or "small",
             refiner_steps=read("SOUK_REFINER_STEPS", "0", int),
             pseudonym_key=given.get("SOUK_PSEUDONYM_KEY") or None,
             vault_key=given.get("SOUK_VAULT_KEY") or None,

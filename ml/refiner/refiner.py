@@ -35,7 +35,6 @@ class RefinerSettings:
     """How much is trained and drawn; in steps, never in seconds.
 
     Attributes:
-        generator: `small`, or `hf:` and the folder or name of a causal language model, fine-tuned with LoRA.
         texts: The most good descriptions that are learned from.
         mle_steps: Of the composer's imitation.
         adversarial_steps: Of its policy gradient; 0 leaves the phase out.
@@ -46,7 +45,6 @@ class RefinerSettings:
         threads: Of tensor operations.
     """
 
-    generator: str = "small"
     texts: int = 2000
     mle_steps: int = 300
     adversarial_steps: int = 60
