@@ -37,7 +37,7 @@ from ml.search.lexicon import Document
 log = logging.getLogger(__name__)
 LEARNED, VALIDATION = 0.5, 0.15
 TEMPERATURES = (0.4, 0.7, 1.0, 1.3)
-# Of these one is chosen for each arm, on the validation products.
+# Of these validation chooses one, together with the arm.
 CANDIDATES = (0.7, 1.0)
 # Generator and choice of each composed arm; the first is the baseline of all others.
 COMPOSED = {
@@ -48,14 +48,13 @@ COMPOSED = {
     "MLE, D + coverage": ("mle", "discriminator+coverage"),
     "MLE, rejection": ("mle", "rejection"),
     "adversarial": ("adversarial", "random"),
-    "adversarial, D": ("adversarial", "discriminator"),
     "adversarial, D + coverage": ("adversarial", "discriminator+coverage"),
     "adversarial, rejection": ("adversarial", "rejection"),
 }
 # What a discriminator had a part in.
 GAN = tuple(name for name in COMPOSED if name.startswith("adversarial") or ", D" in name or "rejection" in name)
-# Drawn over all temperatures; the others at the one that validation chose.
-CURVES = ("MLE", "MLE, likelihood", "MLE, coverage", "MLE, D + coverage", "adversarial", "adversarial, D + coverage")
+# Drawn over all temperatures, as is what validation chooses; the others at its temperature alone.
+CURVES = ("MLE", "MLE, likelihood", "MLE, coverage", "MLE, D + coverage", "adversarial")
 PLAIN = ("original", "title + attributes", "template")
 PUBLISHED = "published"
 
@@ -78,10 +77,10 @@ class TrialSettings:
 
     refiner: RefinerSettings = field(default_factory=RefinerSettings)
     samples: int = 8
-    most: int = 1000
-    checked: int = 250
-    compared: int = 50
-    poor: int = 500
+    most: int = 800
+    checked: int = 200
+    compared: int = 30
+    poor: int = 300
     planted: int = 150
 
 
@@ -90,15 +89,13 @@ class Measured:
     """An arm on the test products.
 
     Attributes:
-        network: What the fresh network made of it; None for an arm that leaves originals.
+        network: What the fresh network made of it.
         ngrams: What the n-gram judge made of it.
-        temperature: The one that validation chose; None for a text that is not drawn.
         figures: `unsupported`, `precision`, `coverage`, `distinct_1`, `distinct_2`, `self_bleu`, `perplexity`, `bleu4`.
     """
 
     network: Judgement
     ngrams: Judgement
-    temperature: float | None
     figures: dict[str, float]
 
 
@@ -112,6 +109,7 @@ class Trial:
         curves: By arm and temperature: the judgement, `distinct_2` and `self_bleu`.
         validation: AUC of each arm and temperature on the validation products.
         gan: The arm that validation chose among those that a discriminator had a part in.
+        temperature: That validation chose, of all arms that are drawn.
         retrieval: By arm, float64 (queries,) nDCG@10 of touched products, in one order.
         untouched: The same of products whose texts stay.
         published: `asked`, `published`, reasons, and `unsupported`, `coverage`, `precision` of published texts.
@@ -125,6 +123,7 @@ class Trial:
     curves: dict[str, dict[float, tuple[Judgement, float, float]]]
     validation: dict[str, dict[float, float]]
     gan: str
+    temperature: float
     retrieval: dict[str, Floats]
     untouched: dict[str, Floats]
     published: dict[str, Any]
@@ -175,16 +174,18 @@ def run_trial(products: Sequence[Product], seed: int, settings: TrialSettings | 
     composer = fit_composer(learned, settings.refiner, seed)
     stage = _Stage(composer, settings, seed)
     scored = stage.validate(validation)
-    temperatures = {name: min(found, key=lambda t: abs(found[t] - 0.5)) for name, found in scored.items()}
-    gan = min((name for name in scored if name in GAN), key=lambda name: abs(min(scored[name].values()) - 0.5))
-    log.info("seed %d: validation chose %s at temperature %s", seed, gan, temperatures[gan])
-    texts, curves = stage.draw_test(test, temperatures)
+    gan, temperature = min(
+        ((name, t) for name, aucs in scored.items() for t in aucs), key=lambda each: abs(scored[each[0]][each[1]] - 0.5)
+    )
+    log.info("seed %d: validation chose %s at temperature %s", seed, gan, temperature)
+    texts, curves = stage.draw_test(test, gan, temperature)
     spoilt, _ = degrade(test, seed=seed)
     refiner = _refiner(composer, products, learned, settings.refiner)
     texts |= _plain_texts(spoilt, Phrasebook.learn(learned))
     refined = refiner.refine(spoilt, seed=seed)
     texts[PUBLISHED] = [one.text or product.description for one, product in zip(refined, spoilt, strict=True)]
-    arms = _measure(texts, temperatures, spoilt, test, validation, composer, settings, seed)
+    known = {name: points[temperature][0] for name, points in curves.items()}
+    arms = _measure(texts, known, spoilt, test, validation, composer, settings, seed)
     touched, untouched = _search(products, test, texts, gan, seed)
     new = [(product, one.text) for product, one in zip(spoilt, refined, strict=True) if one.text]
     return Trial(
@@ -193,6 +194,7 @@ def run_trial(products: Sequence[Product], seed: int, settings: TrialSettings | 
         curves,
         scored,
         gan,
+        temperature,
         touched,
         untouched,
         _outcome(refined, spoilt),
@@ -220,7 +222,8 @@ class _Stage:
             if temperature == CANDIDATES[-1]:
                 logits = [one.logits[0] for one in drawn["mle"]]
                 self.slope = calibrate(self.composer.ensemble.logits(real).tolist(), logits)
-            for name, (generator, arm) in COMPOSED.items():
+            for name in GAN:
+                generator, arm = COMPOSED[name]
                 if generator in drawn:
                     texts = self._chosen(drawn[generator], products, arm)
                     auc = judge(real, texts, ids, self.composer.seen, self.seed, folds=2).auc
@@ -228,16 +231,16 @@ class _Stage:
         return found
 
     def draw_test(
-        self, products: Sequence[Product], temperatures: dict[str, float]
+        self, products: Sequence[Product], gan: str, chosen_temperature: float
     ) -> tuple[dict[str, list[str]], dict[str, dict[float, tuple[Judgement, float, float]]]]:
-        """Return each arm's texts at its temperature, and the curves over all temperatures."""
+        """Return each arm's texts at the temperature that was chosen, and the curves over all temperatures."""
         pools, real, ids = self._opened(products)
         texts: dict[str, list[str]] = {}
         curves: dict[str, dict[float, tuple[Judgement, float, float]]] = {}
         for temperature in TEMPERATURES:
             drawn = {name: self._drawn(pools, products, name, temperature) for name in self.composer.generators}
             for name, (generator, arm) in COMPOSED.items():
-                is_curve, is_row = name in CURVES, temperatures.get(name) == temperature
+                is_curve, is_row = name in {*CURVES, gan}, temperature == chosen_temperature
                 if generator not in drawn or not (is_curve or is_row):
                     continue
                 chosen = self._chosen(drawn[generator], products, arm)
@@ -331,7 +334,7 @@ def _plain_texts(spoilt: Sequence[Product], book: Phrasebook) -> dict[str, list[
 
 def _measure(
     texts: dict[str, list[str]],
-    temperatures: dict[str, float],
+    known: dict[str, Judgement],
     spoilt: Sequence[Product],
     test: Sequence[Product],
     apart: Sequence[Product],
@@ -365,8 +368,8 @@ def _measure(
             "perplexity": model.perplexity(said),
             "bleu4": bleu4(said, [product.description for product in test]),
         }
-        judged = [judge(real, made, ids, composer.seen, seed, kind) for kind in ("network", "ngrams")]
-        arms[name] = Measured(judged[0], judged[1], temperatures.get(name), figures)
+        network = known.get(name) or judge(real, made, ids, composer.seen, seed)
+        arms[name] = Measured(network, judge(real, made, ids, composer.seen, seed, "ngrams"), figures)
     return arms
 
 
