@@ -110,8 +110,9 @@ REFINE_EVALUATE = "Measure the refiner's arms side by side, on products that it 
 
 def _add_refine_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.set_defaults(action="evaluate")
-    evaluate.add_argument("--source", choices=(*SOURCES, "zh-adcopy"), action="append", default=[],
-                          help="where the data comes from; again for another one; the demo shop without any")  # fmt: skip
+    names = (*SOURCES, "zh-adcopy")
+    source = "where the data comes from; again for one more; the demo shop where none is given"
+    evaluate.add_argument("--source", choices=names, action="append", default=[], help=source)
     evaluate.add_argument("--path", type=Path, action="append", default=[], help="data of each source, in their order")
     evaluate.add_argument(
         "--seeds", type=int, default=3, help="train and draw so often: means, intervals over products"

@@ -18,13 +18,12 @@ from souk.refinement import REVIEWS, named_attributes
 from souk.refiner_evaluation_plots import write_plots
 from souk.refiner_evaluation_table import table
 from souk.settings import Settings
-from souk.sources import SOURCES, open_dataset
+from souk.sources import open_dataset
 from souk.sources.contract import Dataset
 
 log = logging.getLogger(__name__)
 ADCOPY = "zh-adcopy"
-EVALUATED = (*SOURCES, ADCOPY)
-# ChatGLM-6B with P-tuning v2 on AdvertiseGen, from its repository: by characters, smoothed by Chen and Cherry's method 3.
+# ChatGLM-6B with P-tuning v2 on AdvertiseGen, from its repository; by characters, Chen and Cherry's smoothing 3.
 PUBLISHED_BLEU4 = 7.97
 LEAST_POOR, LEAST_COVERAGE, LEAST_PRECISION, LEAST_GAIN = 0.6, 0.95, 0.98, 0.10
 MOST_AUC = {ADCOPY: 0.65}
@@ -35,7 +34,7 @@ MOST_MOVED = 0.005
 
 @dataclass(frozen=True)
 class Source:
-    """What is evaluated: a name of `EVALUATED`, and where its data lie; None for a source that needs no path."""
+    """What is evaluated: one of `SOURCES` or `ADCOPY`, and where its data lie; None where none are needed."""
 
     name: str
     path: Path | None

@@ -51,7 +51,7 @@ def _data(found: dict[str, Any], published_bleu4: float) -> Iterator[str]:
     yield f"GAN: what validation chose of all arms with a part of the adversary: {chosen}."
     if found["source"] == "zh-adcopy":
         yield (
-            f"BLEU-4 as published of a 6B model, fine-tuned on the data set's 114,599 training texts: {published_bleu4};"
+            f"BLEU-4 as published of a 6B model, fine-tuned on the set's 114,599 training texts: {published_bleu4};"
             f" here {sizes['learned']:,} texts are learned from."
         )
     yield ""

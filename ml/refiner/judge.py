@@ -21,12 +21,11 @@ from scipy import sparse
 from ml.refiner.corpus import join
 from ml.refiner.discriminator import Described, Ensemble, make_discriminator
 
-MOST_STEPS, LOOK, PATIENCE = 200, 10, 3
+MOST_STEPS, LOOK, PATIENCE = 200, 10, 2
 BATCH = 32
 # Of each training part, what decides when to stop.
 STOP_SHARE = 0.25
-# A judge needs so many texts; fewer products are cut into more folds, so that each judge sees more of them.
-ENOUGH = 300
+FOLDS = 2
 LEAST_PRODUCTS = 24
 GRAM_BUCKETS = 2**15
 RIDGES = (0.1, 1.0, 10.0)
@@ -60,7 +59,6 @@ def judge(
     seen: Collection[str],
     seed: int,
     kind: str = "network",
-    folds: int | None = None,
 ) -> Judgement:
     """Judge one generated text beside the real one of each product.
 
@@ -71,7 +69,6 @@ def judge(
         seen: Products that the generator or its discriminator learned from.
         seed: Of everything drawn, and of the folds.
         kind: `network` for the discriminator's architecture, `ngrams` for character n-grams.
-        folds: Parts that are judged by who learned from the others; None for 2, or 3 where there are few products.
 
     Raises:
         ValueError: A product was seen, the lists differ in length, or there are too few products.
@@ -83,12 +80,11 @@ def judge(
     fit: Callable[..., tuple[Any, float]] = {"network": _fit_network, "ngrams": _fit_grams}[kind]
     draws = np.array([draw(item, f"judge {seed}") for item in item_ids])
     n = len(draws)
-    folds = folds or (2 if n >= 2 * ENOUGH else 3)
     order = np.argsort(draws)
     fold = np.empty(n, int)
-    fold[order] = np.arange(n) % folds
+    fold[order] = np.arange(n) % FOLDS
     pseudo, steps = np.zeros(n), []
-    for number in range(folds):
+    for number in range(FOLDS):
         rest = order[fold[order] != number]
         stop = rest[:: round(1 / STOP_SHARE)]
         learn = np.setdiff1d(rest, stop)

@@ -54,7 +54,7 @@ COMPOSED = {
 # What a discriminator had a part in.
 GAN = tuple(name for name in COMPOSED if name.startswith("adversarial") or ", D" in name or "rejection" in name)
 # Drawn over all temperatures, as is what validation chooses; the others at its temperature alone.
-CURVES = ("MLE", "MLE, likelihood", "MLE, coverage", "MLE, D + coverage", "adversarial")
+CURVES = ("MLE", "MLE, likelihood", "MLE, D + coverage", "adversarial")
 PLAIN = ("original", "title + attributes", "template")
 PUBLISHED = "published"
 
@@ -226,7 +226,7 @@ class _Stage:
                 generator, arm = COMPOSED[name]
                 if generator in drawn:
                     texts = self._chosen(drawn[generator], products, arm)
-                    auc = judge(real, texts, ids, self.composer.seen, self.seed, folds=2).auc
+                    auc = judge(real, texts, ids, self.composer.seen, self.seed).auc
                     found.setdefault(name, {})[temperature] = auc
         return found
 
