@@ -113,8 +113,7 @@ def fit_composer(
     true = [sentences(product.description) for product in corpus]
     aims = [targets(bank.vectoriser, pool, said) for pool, said in zip(pools, true, strict=True)]
     real = [Described(source_text(product), tuple(said)) for product, said in zip(corpus, true, strict=True)]
-    # Both generators take the same number of steps.
-    selector, losses = fit_mle(pools, aims, settings.mle_steps + settings.adversarial_steps, seed)
+    selector, losses = fit_mle(pools, aims, settings.mle_steps, seed)
     generators = {"mle": selector}
     fakes = [
         composed(product, pool, sample(selector, pool, product.item_id, 2, settings.temperature, seed))
@@ -140,8 +139,10 @@ def fit_composer(
             logits = ensemble.logits(texts, [row % len(members) for row in rows])
             return np.array([won[row] for row in rows]) / (1 + np.exp(-logits))
 
-        start, _ = fit_mle(pools, aims, settings.mle_steps, seed)
-        challenger, rewarded, guard = adversarial(start, pools, aims, reward, settings.adversarial_steps, seed)
+        steps = settings.adversarial_steps
+        challenger, rewarded, guard = adversarial(selector, pools, aims, reward, steps, seed)
+        # The generators differ by the reward alone: both take the same steps.
+        generators["mle"], _, _ = adversarial(selector, pools, aims, None, steps, seed)
         report["adversarial_guard"] = guard
         if not guard:
             generators["adversarial"] = challenger

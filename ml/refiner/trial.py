@@ -76,12 +76,12 @@ class TrialSettings:
     """
 
     refiner: RefinerSettings = field(default_factory=RefinerSettings)
-    samples: int = 8
-    most: int = 800
-    checked: int = 200
-    compared: int = 30
-    poor: int = 300
-    planted: int = 150
+    samples: int = 6
+    most: int = 400
+    checked: int = 150
+    compared: int = 20
+    poor: int = 200
+    planted: int = 80
 
 
 @dataclass(frozen=True)
