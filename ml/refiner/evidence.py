@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ml.refiner import lexicon
 from ml.refiner.product import LEXICON, Product, Span, attribute_names, sources
 from ml.refiner.reading import CONTENT, Reading, Token, is_denied, read
+from ml.refiner.torn import torn
 from ml.text.clean import HAN
 
 _WINDOW = 3
@@ -37,8 +38,12 @@ class Evidence:
         self.names = {source: read(name) for source, name in attribute_names(product).items()}
         self.index: dict[str, list[Found]] = defaultdict(list)
         for source, reading in self.readings.items():
+            # Half of a word says nothing; names that a shop writes in its own way are not judged.
+            halves = [] if source.startswith(_STRUCTURED) or source in self.names else list(torn(reading.plain))
+            halves = [(reading.at[start], reading.at[end]) for start, end in halves]
             for place, token in enumerate(reading.tokens):
-                self.index[token.key].append(Found(source, place))
+                if not any(start <= token.start < end for start, end in halves):
+                    self.index[token.key].append(Found(source, place))
         # The title's words speak of the product as a whole.
         self.counted = self._beside_numbers()
         self.denials, self.unsaid, self.unsigned = self._denials(), self._unsaid(), self._unsigned()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ml.refiner.facts import Fact, extract_facts, is_said
+from ml.refiner.markup import shown
 from ml.refiner.old_text import finish, is_shop_talk, language_of, plainly, saved, sentences, speaks
 from ml.refiner.phrasebook import Phrasebook, phrase
 from ml.refiner.product import Product, Span
@@ -14,7 +15,7 @@ from ml.refiner.reading import read
 from ml.refiner.refusals import is_suspect, refusal
 from ml.refiner.support import check, facts_to_say
 from ml.refiner.verdict import LONGEST_TEXT
-from ml.text import detect_language, normalise
+from ml.text import detect_language
 
 _REVIEW_SENTENCES = 2
 _OPINION = re.compile(
@@ -132,8 +133,8 @@ class _Collected:
 
 def _openings(product: Product, lang: str) -> list[str]:
     """Return the title as a sentence, first with the brand if it lacks it."""
-    title = normalise(product.title).rstrip(". 。")
-    brand = normalise(product.brand)
+    title = shown(product.title).rstrip(". 。")
+    brand = shown(product.brand)
     plain = finish(title, lang)
     if brand and title and brand.lower() not in title.lower() and speaks(brand, lang):
         return [finish(f"{brand} {title}", lang), plain]
@@ -169,14 +170,14 @@ def _say_facts(collected: _Collected, book: Phrasebook) -> None:
     for name, value in product.attributes:
         is_named = any(plainly(name) in plain and plainly(value) in plain for plain in collected.plain)
         if value.strip() and not is_named and speaks(name, lang) and speaks(value, lang):
-            collected.add("fact", phrase(name.strip(), normalise(value), lang, book))
+            collected.add("fact", phrase(shown(name), shown(value), lang, book))
     for fact in collected.facts:
         if fact.slot not in {"brand", "category"} and fact.name and fact.key not in collected.said:
-            collected.add("fact", phrase(fact.name, fact.value, lang, book))
-    brand = normalise(product.brand)
+            collected.add("fact", phrase(shown(fact.name), shown(fact.value), lang, book))
+    brand = shown(product.brand)
     if brand and any(fact.slot == "brand" and fact.key not in collected.said for fact in collected.facts):
         collected.add("fact", [f"品牌：{brand}。"] if lang == "zh" else [f"Brand: {brand}.", f"From {brand}."])
-    categories = [normalise(name) for name in product.categories if name.strip() and speaks(name, lang)]
+    categories = [shown(name) for name in product.categories if name.strip() and speaks(name, lang)]
     if any(fact.slot == "category" and fact.key not in collected.said for fact in collected.facts):
         names = list(dict.fromkeys(categories))
         if lang == "zh":

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections import Counter
 from collections.abc import Sequence
 
 from ml.refiner.facts import Fact, extract_facts, is_said
+from ml.refiner.markup import shown, visible
 from ml.refiner.product import Product
 from ml.refiner.reading import CONTENT, Reading, read
+from ml.refiner.torn import torn
 from ml.text import detect_language, normalise
 from ml.text.clean import HAN
 
@@ -30,14 +31,9 @@ _SHOP_TALK = re.compile(
 )
 _END = re.compile(r"(?<=[!?。！？；;])\s*|(?<=[.])\s+(?=[^a-z])|(?<=[a-z)][.])(?=[A-Z][a-z])|\s*[\n\r|•●■★▪◆]+\s*")
 _CUT_SHORT = re.compile(r"\s*(?:\.{2,}|…+)\s*$")
-_BLOCKS = re.compile(r"(?:\s*<\s*(?:br|/p|/li|/tr|/div|/h\d|li|p|td|/td|table|ul)\b[^<>]{0,500}>\s*)+", re.IGNORECASE)
-# A line that goes on in the next one, as markup in the middle of a sentence leaves it, is no sentence.
-_NEW_LINE = re.compile(r"(?<=[.!?:;。！？；：)])\s*\n\s*|\s*\n\s*(?=[A-Z0-9•*-])|\n\s*\n")
 _HAN_GAP = re.compile(f"(?<=[{HAN}，。、]) (?=[{HAN}，。、；！？])")
 # A text that ends in a tag which opens something was cut.
 _ENDS_OPEN = re.compile(r"<(?!/)[^<>]{1,500}>?(?:\s|&\w{2,6};)*$")
-_BROKEN_TAG = re.compile(r"<[a-zA-Z/!][^<>]*$|^[^<>]{0,80}=\s*[\"'][^<>]*>")
-_TORN = re.compile(r"(?:^|(?<=[a-z] ))[b-hj-wyz](?= [a-z]|[.]?$)")  # a letter of a word that markup cut in two
 # Chinese punctuation, which NFKC made narrow.
 _HALF_WIDTH = re.compile(f"(?<=[{HAN}])[,:;!?](?! )|[,:;!?](?=[{HAN}])")
 _FULL_WIDTH = str.maketrans(",:;!?", "，：；！？")
@@ -50,9 +46,8 @@ def plainly(sentence: str) -> str:
 
 def sentences(text: str) -> list[str]:
     """Return the sentences of a text without markup, as they are written."""
-    lines = html.unescape(_BLOCKS.sub("\n", _BROKEN_TAG.sub(" ", text)))
-    clean = _HAN_GAP.sub("", normalise(_NEW_LINE.sub("•", lines)))
-    return [part for part in (piece.strip() for piece in _END.split(clean)) if part]
+    lines = [_HAN_GAP.sub("", normalise(line)) for line in visible(text).text.split("\n")]
+    return [part for line in lines for part in (piece.strip() for piece in _END.split(line)) if part]
 
 
 def is_shop_talk(sentence: str) -> bool:
@@ -87,8 +82,7 @@ def saved(product: Product, lang: str, boilerplate: frozenset[str] = frozenset()
 
     A sentence of the boilerplate stays where it states a fact, so that the same facts are kept whatever the catalogue.
     """
-    text = normalise(_BROKEN_TAG.sub(" ", product.description))
-    if detect_language(text) not in {lang, "und"}:
+    if detect_language(shown(product.description)) not in {lang, "und"}:
         return []
     found = sentences(product.description)
     kept: list[str] = []
@@ -100,7 +94,7 @@ def saved(product: Product, lang: str, boilerplate: frozenset[str] = frozenset()
             sentence = _without_fragment(sentence, lang, is_cut=bool(_ENDS_OPEN.search(product.description)))
         reading = read(sentence)
         sentence = _without_stuffing(sentence)
-        if not sentence or (_TORN.search(sentence) and _BLOCKS.search(product.description)):
+        if not sentence or any(torn(sentence.lower())):
             continue
         if not _is_informative(sentence, reading, title, boilerplate, stated) or plainly(sentence) in seen:
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 import unicodedata
 from dataclasses import dataclass, replace
@@ -10,11 +9,10 @@ from functools import lru_cache
 
 from ml.refiner import lexicon
 from ml.refiner.inflection import lemma
+from ml.refiner.markup import visible
 from ml.text import segment
 from ml.text.clean import HAN
 
-_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,500}>|<!--.{0,5000}?-->|<[a-zA-Z/][^<>]{0,500}$", re.DOTALL)
-_ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{1,6}|#x[0-9a-fA-F]{1,6});?")
 _NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+[- ]\d+/\d+|\d+/\d+|\d+(?:\.\d+)?|\.\d+")
 _RUN = re.compile(f"[^\\W_{HAN}]+(?:'[^\\W\\d_{HAN}]+)*")
 _HAN_RUN = re.compile(f"[{HAN}〇]+")
@@ -78,7 +76,7 @@ class Reading:
 
     Attributes:
         text: As it was given.
-        plain: In lower case and NFKC, markup blanked; `at[i]` is where character i of it comes from.
+        plain: In lower case and NFKC, without markup; `at[i]` is where character i of it comes from.
         at: One place more than `plain` has characters.
         tokens: In order.
     """
@@ -107,21 +105,16 @@ def _blank(found: re.Match[str]) -> str:
     return " " * len(found[0])
 
 
-def _entity(found: re.Match[str]) -> str:
-    said = html.unescape(found[0])
-    return (said if len(said) == 1 and said.isprintable() else " ").ljust(len(found[0]))
-
-
 def _plain(text: str) -> tuple[str, tuple[int, ...], str]:
     """Return the text to cut, where its characters come from, and the same with its capitals."""
-    marked = _ENTITY.sub(_entity, _TAG.sub(_blank, text))
     plain, cased, at = [], [], []
-    for place, character in enumerate(marked):
+    seen = visible(text)
+    for character, place in zip(seen.text, seen.at, strict=True):
         kind = unicodedata.category(character)
         if kind in {"Cf", "Mn"} or character in "®™©℠":
             continue
         shown = unicodedata.normalize("NFKC", character) if kind not in {"Cs", "Cc", "Co", "Cn"} else " "
-        shown = "\n" if character in "\n\r" else shown.replace("\u2044", "/").replace("’", "'").replace("‘", "'")
+        shown = "\n" if character == "\n" else shown.replace("\u2044", "/").replace("’", "'").replace("‘", "'")
         for one in shown:
             lowered = one.lower()
             plain.append(lowered if len(lowered) == 1 else one)

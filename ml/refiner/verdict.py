@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ml.refiner.markup import is_marked
 from ml.refiner.old_text import plainly
 from ml.refiner.product import Product
 from ml.refiner.refusals import refusal
@@ -18,14 +19,17 @@ LONGEST_TEXT = 2_200
 def verify(text: str, product: Product) -> tuple[str, Support]:
     """Return "" for a text that may be published or the reason why not, and what the check found.
 
-    Reasons: those of `refusal`, `text_too_long`, `unsupported`, `low_coverage`, `wrong_language` for another one than
-    the title's, `not_better` for what the old text or the title says. Without facts nothing is covered.
+    Reasons: those of `refusal`; `text_too_long`; `bad_characters` for markup as well; `unsupported`; `low_coverage`,
+    without facts nothing is covered; `wrong_language` for another one than the title's; `not_better` for what the old
+    text or the title says.
     """
     support = check(text[:LONGEST_TEXT], product)
     if reason := refusal(product):
         return reason, support
     if len(text) > LONGEST_TEXT:
         return "text_too_long", support
+    if is_marked(text):
+        return "bad_characters", support
     if support.unsupported or support.precision < LEAST_PRECISION or not support.words:
         return "unsupported", support
     if support.coverage < LEAST_COVERAGE:

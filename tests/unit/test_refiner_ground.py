@@ -168,7 +168,9 @@ def test_a_text_with_a_false_claim_is_not_let_through():
     assert verify(grounding.slots[0][0].text, grounding.product)[0] == "low_coverage"
     assert verify("", grounding.product)[0] == "unsupported"
     assert verify(f"{text} " * 20, grounding.product)[0] == "text_too_long"
-    assert verify("平底锅28厘米。", replace(PAN, categories=("平底锅",), brand="", attributes=()))[0] == "wrong_language"
+    assert (
+        verify("平底锅28厘米。", replace(PAN, categories=("平底锅",), brand="", attributes=()))[0] == "wrong_language"
+    )
     bare = ground(Product("1", "Steel box", "Steel box", "", (), (), ()))
     assert verify(compose(bare), bare.product)[0] == "not_better"
 
