@@ -61,19 +61,18 @@ def texts(settled: Path) -> pd.DataFrame:
     """Return what a checker that knows nothing of the generator finds in the texts of a release.
 
     Returns:
-        One row per text: precision, coverage, unsupported, is_foreign, is_without_original, text (null where blank).
+        One row per text: precision, coverage, unsupported, is_refused (for these or any other reason of `verify`),
+        is_without_original, text (null where blank).
     """
     import pandas as pd
 
-    from ml.refiner.support import check
-    from ml.text import detect_language
+    from ml.refiner.verdict import verify
     from spark_jobs.refine_descriptions import from_json
 
     rows = []
     for row in pq.read_table(settled / "texts.parquet").to_pylist():
         product = from_json(row["product"])
-        found = check(row["text"] or "", product)
-        language = detect_language(product.title)
+        reason, found = verify(row["text"] or "", product)
         rows.append(
             {
                 "item_id": row["item_id"],
@@ -81,7 +80,7 @@ def texts(settled: Path) -> pd.DataFrame:
                 "precision": found.precision,
                 "coverage": found.coverage,
                 "unsupported": len(found.unsupported),
-                "is_foreign": language != "und" and detect_language(row["text"] or "") != language,
+                "is_refused": bool(reason),
                 "is_without_original": row["original"] is None or row["original"] != product.description,
             }
         )

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from ml.encoder import load_encoder
 from ml.refiner import Product, Refiner, RefinerSettings
 from ml.refiner.quality import Assessment, TextQuality, select_poor
-from ml.refiner.support import check
-from ml.text import detect_language, key_terms
+from ml.refiner.verdict import verify
+from ml.text import key_terms
 from souk import refinement_ledger as ledger
 from souk.postgres import connect
 from souk.refinement_effect import fewer_clicks, helps_vector, hurts, measure, read_clicks, read_queries
@@ -37,8 +37,6 @@ ASPECTS = 12
 # Fewer distinct ones among this many texts: the generator says the same of everything.
 COLLAPSED = (10, 0.5)
 SEED = 0
-# As in the suite `refined`, which looks again.
-LEAST_PRECISION, LEAST_COVERAGE = 0.98, 0.95
 # Without a flag, a text is poor only where the judge holds it for more likely poor than good.
 DOUBTFUL = 0.5
 IN_FORCE = pa.schema(
@@ -194,10 +192,9 @@ def settle(
         asked = read_queries(connection, shop, held_out=True)
     rows = [_row(row, made.get(item), fitted["version"] or "none", refused, bars, fewer) for item, row in poor.items()]
     for row in rows:
-        if row["state"] == "proposed" and (
-            fault := checked(row["new_text"], from_json(poor[row["item_id"]]["product"]))
-        ):
-            row |= {"state": "kept_original", "reason": fault}
+        if row["state"] == "proposed":
+            fault, _ = verify(row["new_text"], from_json(poor[row["item_id"]]["product"]))
+            row |= {"state": "kept_original", "reason": fault} if fault else {}
     open_rows = {row["item_id"]: row for row in rows if row["state"] == "proposed"}
     if open_rows:
         texts = {item: row["new_text"] for item, row in open_rows.items()}
@@ -218,16 +215,6 @@ def settle(
     _write_settled(place, in_force, poor, counts)
     log.info("refined: %d of %d poor descriptions, of %d", len(in_force), len(poor), len(products))
     return counts
-
-
-def checked(text: str, product: Product) -> str:
-    """Return why a text may not be published, by the checks of the gate; "" if it may."""
-    found, language = check(text, product), detect_language(product.title)
-    if found.unsupported or found.precision < LEAST_PRECISION:
-        return "unsupported"
-    if found.coverage < LEAST_COVERAGE:
-        return "low_coverage"
-    return "foreign_title" if language != "und" and detect_language(text) != language else ""
 
 
 def in_force(folder: Path) -> dict[str, dict[str, Any]]:

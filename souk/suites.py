@@ -189,6 +189,8 @@ def _encoded(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
 
 
 def _refined(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
+    from ml.refiner.verdict import LEAST_COVERAGE, LEAST_PRECISION
+
     settled = lake / "refined" / str(stage["release_id"])
     in_force = "from ops.refinement as r where r.shop = {0} and {1} = any(r.releases)"
     at = (stage["shop"], stage["release_id"])
@@ -201,9 +203,9 @@ def _refined(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
                 _unique("item_id", "share their item with another"),
                 _filled("text", "are empty"),
                 _between("unsupported", "say what nothing supports", 0, 0),
-                _between("precision", "have words that nothing supports", 0.98, 1),
-                _between("coverage", "leave out facts", 0.95, 1),
-                _never("is_foreign", "are not in the language of the title"),
+                _between("precision", "have words that nothing supports", LEAST_PRECISION, 1),
+                _between("coverage", "leave out facts", LEAST_COVERAGE, 1),
+                _never("is_refused", "are refused by the checks of the refiner"),
                 _never("is_without_original", "have lost their original"),
             ),
             may_be_empty=True,

@@ -24,7 +24,6 @@ from spark_jobs.progress import Progress
 logger = logging.getLogger(__name__)
 ROWS_PER_TASK = 32
 TASKS_PER_BLOCK = 16
-LONGEST_TEXT = 20_000
 POOR = pa.schema([("item_id", pa.string()), ("text_hash", pa.string()), ("product", pa.string())])
 REFINED = pa.schema(
     [
@@ -160,8 +159,6 @@ def _refined(row: dict[str, Any], folder: Path, version: str, seed: int) -> Refi
     refiner = _worker_refiner(folder, version)  # one that is broken fails the job
     try:
         product = from_json(row["product"])
-        if len(product.description) > LONGEST_TEXT:
-            return Refinement(row["item_id"], None, "text_too_long")
         made = refiner.refine([product], seed=seed)[0]
         json.dumps(made.scores, allow_nan=False)
         if made.text is not None and not made.text.strip():

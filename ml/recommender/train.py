@@ -50,12 +50,7 @@ class Fit:
 
 
 def fit(
-    catalogue: Catalogue,
-    sequences: Sequence[Sequence[int]],
-    bought: Sequence[Sequence[int]] = (),
-    seed: int = 0,
-    transition: tuple[Edges, Edges] | None = None,
-    learn: Learn = train,
+    catalogue: Catalogue, sequences: Sequence[Sequence[int]], bought: Sequence[Sequence[int]] = (), seed: int = 0
 ) -> Recommender:
     """Train on all sequences, as `fit_with_trial` does."""
     return fit_with_trial(catalogue, sequences, bought, seed).served

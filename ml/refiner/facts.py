@@ -91,6 +91,13 @@ def conflicts(product: Product) -> tuple[tuple[Fact, Fact], ...]:
     return contradictions(_all_facts(product))
 
 
+def is_said(fact: Fact, reading: Reading) -> bool:
+    """Tell whether a text says a fact: all words of its value, denied only where the value denies them."""
+    said = {(token.key, token.is_negated) for token in reading.tokens}
+    wanted = read(fact.value).content()
+    return all((t.key, t.is_negated) in said or (t.is_han and t.key in reading.plain) for t in wanted)
+
+
 def _single(fact: Fact) -> tuple[str, str] | None:
     """Return what a fact must be the only one of."""
     quantity = re.fullmatch(r"([\d.e+]+) (\S+)", fact.key)

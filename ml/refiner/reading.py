@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import html
 import re
 import unicodedata
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ml.refiner import lexicon
+from ml.refiner.inflection import lemma
+from ml.refiner.markup import visible
 from ml.text import segment
 from ml.text.clean import HAN
 
-_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,500}>|<!--.{0,5000}?-->|<[a-zA-Z/][^<>]{0,500}$", re.DOTALL)
-_ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{1,6}|#x[0-9a-fA-F]{1,6});?")
 _NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+[- ]\d+/\d+|\d+/\d+|\d+(?:\.\d+)?|\.\d+")
 _RUN = re.compile(f"[^\\W_{HAN}]+(?:'[^\\W\\d_{HAN}]+)*")
 _HAN_RUN = re.compile(f"[{HAN}〇]+")
@@ -77,7 +76,7 @@ class Reading:
 
     Attributes:
         text: As it was given.
-        plain: In lower case and NFKC, markup blanked; `at[i]` is where character i of it comes from.
+        plain: In lower case and NFKC, without markup; `at[i]` is where character i of it comes from.
         at: One place more than `plain` has characters.
         tokens: In order.
     """
@@ -102,63 +101,20 @@ def read(text: str) -> Reading:
     return Reading(text, plain, at, tuple(replace(t, start=at[t.start], end=at[t.end - 1] + 1) for t in tokens))
 
 
-def lemma(word: str) -> str:
-    """Return a lower-case English word without the ending of its number or tense, in one spelling.
-
-    Only endings of inflection go (-s, -ed, -ing), so that an adjective never becomes a noun.
-    """
-    word = lexicon.SPELLINGS.get(word, word)
-    stem = _IRREGULAR.get(word) or _uninflected(word)
-    return lexicon.SPELLINGS.get(stem, stem)
-
-
-_IRREGULAR = {
-    "made": "make", "making": "make", "men": "man", "women": "woman", "children": "child", "feet": "foot",
-    "teeth": "tooth", "kept": "keep", "held": "hold", "built": "build", "found": "find", "leaves": "leave",
-    "knives": "knife", "shelves": "shelf", "was": "be", "given": "give", "written": "write", "driven": "drive",
-    "lens": "lens", "gas": "gas", "glass": "glass", "less": "less", "news": "news", "plus": "plus",
-    "wireless": "wireless",
-    "string": "string", "ring": "ring", "spring": "spring", "thing": "thing", "king": "king", "during": "during",
-    "bed": "bed", "red": "red", "need": "need", "feed": "feed", "speed": "speed", "seed": "seed", "shed": "shed",
-    "wing": "wing", "sling": "sling", "bearing": "bearing", "ceiling": "ceiling",
-}  # fmt: skip
-
-
-def _uninflected(word: str) -> str:
-    for ending in ("ies", "ied"):
-        if word.endswith(ending) and len(word) > 4:
-            return word[:-3] + "y"
-    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
-        return _uninflected(word[:-2] if word.endswith(("xes", "shes", "ches", "sses", "zes")) else word[:-1])
-    for ending in ("ing", "ed"):
-        if word.endswith(ending) and len(word) > len(ending) + 2 and re.search("[aeiouy]", word[: -len(ending)]):
-            stem = word[: -len(ending)]
-            if stem[-1] == stem[-2] and stem[-1] not in "lsz":
-                return stem[:-1]
-            return stem[:-1] if stem.endswith("e") else stem
-    # A silent e is lost before -ed and -ing: so it is lost everywhere.
-    return word[:-1] if len(word) > 4 and word.endswith("e") and not word.endswith("ee") else word
-
-
 def _blank(found: re.Match[str]) -> str:
     return " " * len(found[0])
 
 
-def _entity(found: re.Match[str]) -> str:
-    said = html.unescape(found[0])
-    return (said if len(said) == 1 and said.isprintable() else " ").ljust(len(found[0]))
-
-
 def _plain(text: str) -> tuple[str, tuple[int, ...], str]:
     """Return the text to cut, where its characters come from, and the same with its capitals."""
-    marked = _ENTITY.sub(_entity, _TAG.sub(_blank, text))
     plain, cased, at = [], [], []
-    for place, character in enumerate(marked):
+    seen = visible(text)
+    for character, place in zip(seen.text, seen.at, strict=True):
         kind = unicodedata.category(character)
         if kind in {"Cf", "Mn"} or character in "®™©℠":
             continue
         shown = unicodedata.normalize("NFKC", character) if kind not in {"Cs", "Cc", "Co", "Cn"} else " "
-        shown = "\n" if character in "\n\r" else shown.replace("\u2044", "/").replace("’", "'").replace("‘", "'")
+        shown = "\n" if character == "\n" else shown.replace("\u2044", "/").replace("’", "'").replace("‘", "'")
         for one in shown:
             lowered = one.lower()
             plain.append(lowered if len(lowered) == 1 else one)

@@ -18,11 +18,13 @@ from ml.refiner.corpus import Bank, sentences, source_text
 from ml.refiner.decoding import sample
 from ml.refiner.discriminator import Described, Ensemble, make_discriminator, train_discriminator
 from ml.refiner.generator import Pool, make_pool, make_selector
-from ml.refiner.ground import Grounding, Phrasebook, compose, ground, verify
+from ml.refiner.ground import Grounding, compose, ground
+from ml.refiner.phrasebook import Phrasebook
 from ml.refiner.product import Product, Span
 from ml.refiner.quality import TextQuality, auc
 from ml.refiner.support import Support
 from ml.refiner.training import adversarial, fit_mle, targets
+from ml.refiner.verdict import verify
 
 LEAST_TEXTS = 40
 # By how much the adversarially trained generator has to be nearer to an AUC of .5 to be kept.
@@ -238,7 +240,7 @@ class Refiner:
         passed: list[tuple[str, Support]] = []
         reason = "no_facts"
         for text in dict.fromkeys(filter(None, texts)):
-            why, support = verify(text, grounding)
+            why, support = verify(text, product)
             if why:
                 reason = why
             else:

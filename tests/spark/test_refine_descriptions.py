@@ -121,7 +121,7 @@ def test_poison_costs_no_other_row(refine, poor):
     assert all(rows[p.item_id]["text"] or rows[p.item_id]["reason"] not in ("", "generator_failed") for p in poor)
     assert rows["nothing"]["text"] is None
     assert rows["nothing"]["reason"]
-    assert rows["long"]["reason"] == "text_too_long"
+    assert rows["long"]["reason"] == "too_long"
     assert {rows[item]["reason"] for item in ("broken", "list", "strange")} == {"generator_failed"}
     assert "free" not in (rows["order"]["text"] or "").lower()
 

@@ -14,9 +14,10 @@ import pytest
 
 from ml.recommender import Catalogue
 from ml.refiner import Product, Refiner
+from ml.refiner.verdict import verify
 from souk import refinement, refinement_ledger
 from souk.errors import SoukError
-from souk.refinement import Place, checked, fit, in_force, settle
+from souk.refinement import Place, fit, in_force, settle
 from souk.refinement_effect import Clicks, fewer_clicks, hurts, measure, read_clicks
 from souk.settings import Settings
 from souk.training import Products, with_texts
@@ -59,7 +60,7 @@ def generated(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(refinement, "load_encoder", lambda *_: Nothing())
     monkeypatch.setattr(refinement, "measure", lambda *_: {})
-    monkeypatch.setattr(refinement, "checked", lambda *_: "")
+    monkeypatch.setattr(refinement, "verify", lambda *_: ("", None))
 
     def run(release: str = "shop-1", refused: str = "", texts: dict[str, str | None] = NEW, version: str = "v1"):
         rows = [
@@ -251,7 +252,7 @@ def test_training_reads_the_text_in_force_and_only_the_vectors_that_serve(tmp_pa
 
 
 def test_a_planted_claim_keeps_the_original(database, generated, monkeypatch):
-    monkeypatch.setattr(refinement, "checked", checked)
+    monkeypatch.setattr(refinement, "verify", verify)
     _, texts = generated(texts={"a": "Tent. Poles: 4. It cures headaches.", "b": "Cup. Material: porcelain. 绿茶"})
     assert texts == {}
     assert set(ledger(database).values()) == {("kept_original", "unsupported")}

@@ -1,8 +1,9 @@
 import pytest
 
 from ml.refiner.facts import conflicts, extract_facts
+from ml.refiner.inflection import lemma
 from ml.refiner.product import Product, sources
-from ml.refiner.reading import lemma, read
+from ml.refiner.reading import read
 from tests import refiner
 
 

@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 
 from ml.refiner.degrade import degrade
-from ml.refiner.ground import LEAST_COVERAGE, Phrasebook, compose, ground, plainly, sentences, verify
+from ml.refiner.ground import compose, ground
+from ml.refiner.old_text import plainly, sentences
+from ml.refiner.phrasebook import Phrasebook
 from ml.refiner.product import Product
 from ml.refiner.quality import TextQuality, select_poor
 from ml.refiner.retrieval import by_words, compare, pseudo_queries
 from ml.refiner.support import check
+from ml.refiner.verdict import LEAST_COVERAGE, verify
 from ml.search.lexicon import Document
 from tests import refiner
 
@@ -28,7 +31,7 @@ EMPTY = Product("empty", "", "", "", (), (), ())
 def _text(product, book=None):
     grounding = ground(product, book)
     text = compose(grounding)
-    reason, support = verify(text, grounding)
+    reason, support = verify(text, grounding.product)
     assert reason == "", (reason, text, support.unsupported)
     assert support.coverage >= LEAST_COVERAGE
     return text
@@ -114,7 +117,7 @@ def test_phrasings_are_learned_and_say_the_same():
     assert several
     for place in range(3):
         text = compose(grounding, [min(place, len(slot) - 1) for slot in grounding.slots])
-        assert verify(text, grounding)[0] == "", text
+        assert verify(text, grounding.product)[0] == "", text
     assert Phrasebook.from_json(json.loads(json.dumps(book.to_json()))) == book
 
 
@@ -154,18 +157,22 @@ def test_bad_input_has_a_reason_and_no_text(product, reason):
     assert grounding.slots == ()
     text = compose(grounding)
     assert text == ""
-    assert verify(text, grounding)[0] == reason
+    assert verify(text, grounding.product)[0] == reason
 
 
 def test_a_text_with_a_false_claim_is_not_let_through():
     grounding = ground(PAN)
     text = compose(grounding)
-    assert verify(text, grounding)[0] == ""
-    assert verify(text + " It is dishwasher safe.", grounding)[0] == "unsupported"
-    assert verify(grounding.slots[0][0].text, grounding)[0] == "low_coverage"
-    assert verify("", grounding)[0] == "unsupported"
+    assert verify(text, grounding.product)[0] == ""
+    assert verify(text + " It is dishwasher safe.", grounding.product)[0] == "unsupported"
+    assert verify(grounding.slots[0][0].text, grounding.product)[0] == "low_coverage"
+    assert verify("", grounding.product)[0] == "unsupported"
+    assert verify(f"{text} " * 20, grounding.product)[0] == "text_too_long"
+    assert (
+        verify("平底锅28厘米。", replace(PAN, categories=("平底锅",), brand="", attributes=()))[0] == "wrong_language"
+    )
     bare = ground(Product("1", "Steel box", "Steel box", "", (), (), ()))
-    assert verify(compose(bare), bare)[0] == "not_better"
+    assert verify(compose(bare), bare.product)[0] == "not_better"
 
 
 def test_long_texts_are_cut_by_sentences_and_keep_the_facts():
@@ -198,7 +205,7 @@ def _most_pass(poor, book):
     for product in poor:
         grounding = ground(product, book)
         text = compose(grounding)
-        reason, _ = verify(text, grounding)
+        reason, _ = verify(text, grounding.product)
         if not reason:
             passed += 1
             support = check(text, product)
@@ -231,7 +238,7 @@ def test_grounded_texts_are_found_better_than_spoilt_ones_and_than_title_and_att
     def better(product):
         grounding = ground(product, book)
         text = compose(grounding)
-        return product.description if verify(text, grounding)[0] else text
+        return product.description if verify(text, grounding.product)[0] else text
 
     original = arm([Document("", product.description, "", ()) for product in poor])
     attributes = arm([Document(product.title, "", product.brand, product.categories) for product in poor])

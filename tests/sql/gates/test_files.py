@@ -123,7 +123,8 @@ def test_a_missing_file_is_red(database: str, lake: Path) -> None:
         ({"text": TEXT.replace("500", "750")}, "1 of 1 texts say what nothing supports"),
         ({"text": f"{TEXT} Waterproof."}, "1 of 1 texts say what nothing supports"),
         ({"text": "Green tea."}, "1 of 1 texts leave out facts"),
-        ({"text": "绿茶。"}, "1 of 1 texts are not in the language of the title"),
+        ({"text": "绿茶。"}, "1 of 1 texts are refused by the checks of the refiner"),
+        ({"text": f"{TEXT} " * 90}, "1 of 1 texts are refused by the checks of the refiner"),
         ({"original": ""}, "1 of 1 texts have lost their original"),
     ],
 )
