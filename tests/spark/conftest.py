@@ -1,4 +1,4 @@
-"""One Spark session and one cache of encoders for all Spark tests."""
+"""One Spark session for all Spark tests."""
 
 from __future__ import annotations
 
