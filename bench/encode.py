@@ -3,6 +3,7 @@
 All arms take the same texts and the same model. Ours is the whole job: languages, terms, vectors, Parquet, manifest;
 its workers have their encoder loaded, as SentenceTransformer has, while a plain UDF loads it in every partition.
 SentenceTransformer's defaults cut a text at 512 tokens, the job at SOUK_ENCODER_MAX_TOKENS: other arms cut alike.
+Beside the clock, the seconds that all processes of an arm keep a core busy: other work does not change them much.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -115,6 +117,7 @@ def _compare(
     for precision, name in OURS.items():
         arms[name] = lambda precision=precision: _encode(spark, settings, home, "items", precision)
     seconds: dict[str, list[float]] = {name: [] for name in arms}
+    busy: dict[str, list[float]] = {name: [] for name in arms}
     first: dict[str, Vectors] = {}
     for turn in range(rounds):
         for name, encode in arms.items():
@@ -122,16 +125,17 @@ def _compare(
                 if own == name:
                     # Into every worker.
                     assert len(_encode(spark, settings, home, "few", precision)) == few
-            start = time.perf_counter()
+            start, start_busy = time.perf_counter(), core_seconds()
             vectors = encode()
             seconds[name].append(time.perf_counter() - start)
+            busy[name].append(core_seconds() - start_busy)
             first.setdefault(name, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
             print(f"  {turn + 1}  {name:42}{len(texts) / seconds[name][-1]:8.1f} texts/s", flush=True)
     cosine = {name: float(np.mean(np.sum(vectors * first[ALIKE], axis=1))) for name, vectors in first.items()}
     assert min(cosine[name] for name in (UDF_ALIKE, *OURS.values())) > 0.99, (
         f"the arms encode different texts: {cosine}"
     )
-    return _report(seconds, cosine, len(texts), settings.encoder_precision)
+    return _report(seconds, busy, cosine, len(texts), settings.encoder_precision)
 
 
 def load_peer(folder: Path, cut: int | None) -> Any:  # noqa: ANN401
@@ -202,12 +206,24 @@ def _change(
     return {"products": len(fields), "full_s": full, "changed_s": taken, "share": share, "met": met}
 
 
-def _report(seconds: dict[str, list[float]], cosine: dict[str, float], count: int, precision: str) -> dict[str, Any]:
+def core_seconds() -> float:
+    """Return the seconds that this process and what it started have kept a core busy."""
+    me = psutil.Process()
+    times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
+    # Of those that have ended the parent keeps the sum.
+    return float(sum(t.user + t.system + t.children_user + t.children_system for t in times))
+
+
+def _report(
+    seconds: dict[str, list[float]], busy: dict[str, list[float]], cosine: dict[str, float], count: int, precision: str
+) -> dict[str, Any]:
     rate = {name: count / statistics.median(taken) for name, taken in seconds.items()}
     ours = rate[OURS[precision]]
-    print(f"\n{'medians':46}{'texts/s':>10}{'ours / it':>11}{'cosine':>9}")
+    of_core = {name: count / statistics.median(taken) for name, taken in busy.items()}
+    print(f"\n{'medians':42}{'texts/s':>10}{'ours / it':>11}{'texts/core-s':>14}{'ours / it':>11}{'cosine':>9}")
     for name, value in rate.items():
-        print(f"{name:46}{value:10.1f}{ours / value:11.2f}{cosine[name]:9.4f}")
+        relative = of_core[OURS[precision]] / of_core[name]
+        print(f"{name:42}{value:10.1f}{ours / value:11.2f}{of_core[name]:14.1f}{relative:11.2f}{cosine[name]:9.4f}")
     checks = []
     for peer, target in TARGETS:
         ratio = ours / rate[peer]
@@ -216,6 +232,7 @@ def _report(seconds: dict[str, list[float]], cosine: dict[str, float], count: in
     return {
         "precision": precision,
         "texts_per_second": {name: round(value, 2) for name, value in rate.items()},
+        "texts_per_core_second": {name: round(value, 2) for name, value in of_core.items()},
         "turns": {name: [round(value, 3) for value in taken] for name, taken in seconds.items()},
         "cosine": cosine,
         "checks": checks,

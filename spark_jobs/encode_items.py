@@ -243,14 +243,15 @@ def _swap(unfinished: Path, vectors: Path) -> None:
     if vectors.exists():
         vectors.rename(_aside(vectors))
     unfinished.rename(vectors)
-    _recover(vectors)
+    shutil.rmtree(_aside(vectors), ignore_errors=True)
 
 
 def _recover(vectors: Path) -> None:
-    """Remove the data set that `_swap` put aside, or put it back when the new one never came."""
+    """Remove what a run that was killed has left; put the old data set back when the new one never came."""
     if not vectors.exists() and _aside(vectors).exists():
         _aside(vectors).rename(vectors)
-    shutil.rmtree(_aside(vectors), ignore_errors=True)
+    for left in (_aside(vectors), *vectors.parent.glob(f".{vectors.name}-*")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _aside(vectors: Path) -> Path:
