@@ -78,7 +78,7 @@ def land(params: Stage) -> Stage:
     watermark, is_generated, has_clock, landing_no = counted or (None, False, True, None)
     refine = {name: params.get(name, default) for name, default in REFINE.items()}
     parts = [RECIPE, encoder, settings.encoder_precision, settings.encoder_max_tokens, *(row[0] for row in landings)]
-    parts += [refine, settings.refiner_steps, decisions] if refine["refine"] else []
+    parts += [refine, settings.refiner_steps, settings.refiner_generator, decisions] if refine["refine"] else []
     content_hash = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return {
         "shop": landed.shop,

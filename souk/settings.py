@@ -34,6 +34,7 @@ class Settings:
         edges: What counts the transitions between products: `dbt` in Postgres, or `spark` from the lake.
         trainers: Processes that train the sequence model on Spark's executors; 0 trains it here.
         refiner_steps: Steps of each phase of the refiner's training; 0 for as many as it takes by itself.
+        refiner_generator: Language model that writes texts beside the composer, `hf:` and its folder; "" for none.
         pseudonym_key: Hex key of the pseudonyms; None for one kept under `home`.
         vault_key: Hex AES-256 key of contact data; None for one kept under `home`.
     """
@@ -51,6 +52,7 @@ class Settings:
     edges: str
     trainers: int
     refiner_steps: int
+    refiner_generator: str
     pseudonym_key: str | None
     vault_key: str | None
 
@@ -92,6 +94,12 @@ class Settings:
                 raise SoukError(f"{name}={text!r} is neither {said}", f"Correct {name} in the environment or .env.")
             return text
 
+        generator = given.get("SOUK_REFINER_GENERATOR") or ""
+        if generator and not generator.startswith("hf:"):
+            raise SoukError(
+                f"SOUK_REFINER_GENERATOR={generator!r} is not hf: and a folder",
+                "Correct SOUK_REFINER_GENERATOR in the environment or .env.",
+            )
         return cls(
             home=Path(given.get("SOUK_HOME") or REPOSITORY / "var").absolute(),
             database_url=given.get("SOUK_DATABASE_URL") or None,
@@ -106,6 +114,7 @@ class Settings:
             edges=choose("SOUK_EDGES", "dbt", EDGES),
             trainers=read("SOUK_TRAINERS", "0", int),
             refiner_steps=read("SOUK_REFINER_STEPS", "0", int),
+            refiner_generator=generator,
             pseudonym_key=given.get("SOUK_PSEUDONYM_KEY") or None,
             vault_key=given.get("SOUK_VAULT_KEY") or None,
         )

@@ -19,6 +19,7 @@ from ml.refiner.decoding import sample
 from ml.refiner.discriminator import Described, Ensemble, make_discriminator, train_discriminator
 from ml.refiner.generator import Pool, make_pool, make_selector
 from ml.refiner.ground import Grounding, compose, ground
+from ml.refiner.language_model import LanguageModel
 from ml.refiner.phrasebook import Phrasebook
 from ml.refiner.product import Product, Span
 from ml.refiner.quality import TextQuality, auc
@@ -30,6 +31,8 @@ LEAST_TEXTS = 40
 # By how much the adversarially trained generator has to be nearer to an AUC of .5 to be kept.
 LEAST_GAIN = 0.01
 FORMAT = 1
+# Folder of the language model beside the composer's files.
+WRITER = "language_model"
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class Refiner:
         self.settings, self.arm, self.report = settings, arm, report
         self._bank, self._phrasebook, self._quality = bank, phrasebook, quality
         self._selector, self._ensemble = selector, ensemble
+        self._writer: LanguageModel | None = None
         self.version = _version(settings, arm, bank, selector, ensemble)
 
     @classmethod
@@ -192,6 +196,12 @@ class Refiner:
             ensemble,
         )
 
+    def with_writer(self, writer: LanguageModel) -> Refiner:
+        """Let a language model propose texts beside the composer's; they pass the same checks, and the same choice."""
+        self._writer = writer
+        self.version = hashlib.sha256(f"{self.version} {writer.version}".encode()).hexdigest()[:16]
+        return self
+
     def refine(self, products: Sequence[Product], *, seed: int = 0) -> list[Refinement]:
         """Return what becomes of each description, in order.
 
@@ -237,6 +247,7 @@ class Refiner:
         k = self.settings.samples
         texts = [compose(grounding)]
         texts += [compose(grounding, [int(rng.integers(len(slot))) for slot in grounding.slots]) for _ in range(k - 1)]
+        texts += self._writer.candidates(grounding, seed=seed) if self._writer else []
         passed: list[tuple[str, Support]] = []
         reason = "no_facts"
         for text in dict.fromkeys(filter(None, texts)):
@@ -275,6 +286,8 @@ class Refiner:
             "phrasebook": self._phrasebook.to_json(),
         }
         self._quality.save(folder / "quality")
+        if self._writer:
+            self._writer.save(folder / WRITER)
         (folder / "refiner.json").write_text(json.dumps(saved, ensure_ascii=False, sort_keys=True), "utf-8")
 
     @classmethod
@@ -316,6 +329,8 @@ class Refiner:
             selector,
             ensemble,
         )
+        if (folder / WRITER).exists():
+            made.with_writer(LanguageModel.load(folder / WRITER))
         if made.version != saved["version"]:
             raise ValueError(f"{folder} is damaged: its content is not that of version {saved['version']}")
         return made

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +188,14 @@ def cluster(home: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
 
 
 def executors(daemons: list[subprocess.Popen[bytes]]) -> list[psutil.Process]:
-    children = (child for daemon in daemons for child in psutil.Process(daemon.pid).children(recursive=True))
-    return [child for child in children if "CoarseGrainedExecutorBackend" in " ".join(child.cmdline())]
+    found = []
+    for daemon in daemons:
+        for child in psutil.Process(daemon.pid).children(recursive=True):
+            # A child may end while it is looked at.
+            with suppress(psutil.NoSuchProcess):
+                if "CoarseGrainedExecutorBackend" in " ".join(child.cmdline()):
+                    found.append(child)
+    return found
 
 
 def test_a_cluster_that_loses_an_executor_ends_as_one_process_does(spark, folder, connection, small_tasks, tmp_path):
