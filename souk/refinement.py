@@ -212,7 +212,7 @@ def settle(
     moved: dict[str, np.ndarray[Any, np.dtype[np.float32]]] = {}
     left = {row["item_id"]: row for row in rows if row["state"] == "kept_original"}
     if left and not refused:
-        model = load_encoder(stage["encoder"], settings.models)
+        model = load_encoder(stage["encoder"], settings.models, settings.encoder_precision)
         made_better = move(products, set(poor), sorted(left), asked, _old_vectors(place, products), model, SEED)
         moved = made_better.vectors
         for item, measured in made_better.effects.items():
