@@ -28,7 +28,7 @@ from ml.text import key_terms
 from souk import refinement_ledger as ledger
 from souk.postgres import connect
 from souk.refinement_effect import fewer_clicks, helps_vector, hurts, measure, read_clicks, read_queries
-from souk.refinement_generator import add_writer, find_base
+from souk.refinement_generator import find_base, train_refiner
 from souk.refinement_vectors import move
 from souk.settings import Settings
 from spark_jobs.refine_descriptions import POOR, RefineReport, from_json, refine_descriptions, to_json
@@ -132,7 +132,7 @@ def fit(
     Raises:
         SoukError: The language model of the settings cannot be used.
     """
-    base = find_base(settings.refiner_generator)
+    find_base(settings.refiner_generator)
     reason, version, folder = "", None, None
     try:
         poor = _poor(products, share, below)
@@ -162,7 +162,7 @@ def fit(
         ]
         folder = place.poor.parent / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
         try:
-            refiner = Refiner.load(folder) if folder.exists() else _fit(good, options, rewards, base, steps, folder)
+            refiner = Refiner.load(folder) if folder.exists() else _fit(good, options, rewards, settings, folder)
             version = refiner.version
             log.info("refiner %s: arm %s", version, refiner.arm)
         except (ValueError, RuntimeError, ArithmeticError, LookupError) as error:
@@ -256,16 +256,9 @@ def _poor(products: Sequence[Product], share: float, below: float) -> list[Asses
 
 
 def _fit(
-    good: Sequence[Product],
-    options: RefinerSettings,
-    rewards: Mapping[str, float],
-    base: Path | None,
-    steps: int,
-    folder: Path,
+    good: Sequence[Product], options: RefinerSettings, rewards: Mapping[str, float], settings: Settings, folder: Path
 ) -> Refiner:
-    refiner = Refiner.fit(good, seed=SEED, settings=options, rewards=dict(rewards))
-    if base:
-        refiner = add_writer(refiner, base, good, SEED, steps)
+    refiner = train_refiner(good, options, rewards, settings, folder.parent, SEED)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     refiner.save(partial)

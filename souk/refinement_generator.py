@@ -1,17 +1,55 @@
-"""The language model of the settings, which proposes texts beside the refiner's composer."""
+"""Training the refiner as the settings say: here or on Spark, with a language model beside its composer or without."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ml.refiner import Product, Refiner
+from ml.refiner import Product, Refiner, RefinerSettings
 from ml.refiner.language_model import LanguageModel, LanguageModelSettings, located
 from souk.errors import SoukError
+from souk.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+def train_refiner(
+    good: Sequence[Product],
+    options: RefinerSettings,
+    rewards: Mapping[str, float],
+    settings: Settings,
+    shared: Path,
+    seed: int,
+) -> Refiner:
+    """Train on good descriptions.
+
+    Args:
+        good: Products with them.
+        options: How much is trained.
+        rewards: Of products, see `Refiner.fit`.
+        settings: Trainers on Spark, and the language model.
+        shared: A folder that all executors see.
+        seed: Of everything drawn.
+
+    Raises:
+        SoukError: The language model of the settings cannot be used.
+        ValueError: There are too few good descriptions.
+    """
+    base = find_base(settings.refiner_generator)
+    if settings.trainers:
+        from spark_jobs.fit_refiner import fit_refiner
+        from spark_jobs.session import spark_session
+
+        spark = spark_session("souk fit refiner", settings.spark_master, settings.home)
+        try:
+            refiner = fit_refiner(spark, good, seed, options, rewards, shared)
+        finally:
+            spark.stop()
+    else:
+        refiner = Refiner.fit(good, seed=seed, settings=options, rewards=dict(rewards))
+    return add_writer(refiner, base, good, seed, settings.refiner_steps) if base else refiner
 
 
 def find_base(generator: str) -> Path | None:

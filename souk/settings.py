@@ -32,7 +32,7 @@ class Settings:
         quarantine_limit: Landing fails when a larger share of an input's rows is bad.
         late_days: Events this much older than the watermark are still folded into profiles.
         edges: What counts the transitions between products: `dbt` in Postgres, or `spark` from the lake.
-        trainers: Processes that train the sequence model on Spark's executors; 0 trains it here.
+        trainers: Processes that train the sequence model on Spark's executors, and one the refiner; 0 trains both here.
         refiner_steps: Steps of each phase of the refiner's training; 0 for as many as it takes by itself.
         refiner_generator: Language model that writes texts beside the composer, `hf:` and its folder; "" for none.
         pseudonym_key: Hex key of the pseudonyms; None for one kept under `home`.

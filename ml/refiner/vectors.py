@@ -26,6 +26,8 @@ RIDGE = 1.0
 # A result further from the given vector than this, in cosine, is not trusted.
 LEAST_COSINE = 0.2
 NEIGHBOURS = 10
+# An arm whose vectors are hubs, by so much more skewness than before, crowds out others.
+MORE_HUBNESS = 1.0
 FORMAT = 2
 
 
@@ -113,7 +115,8 @@ class VectorRefiner:
             ranks[name] = _reciprocal_ranks(queries, owners, items)
             report[name] = _figures(moved, _unit(good[held]), original[held])
             report[name]["retrieval"] = float(ranks[name].mean()) if len(queries) else 0.0
-        arm = max(ranks, key=lambda name: report[name]["retrieval"])
+        fit = [name for name in ranks if report[name]["hubness"] <= report["none"]["hubness"] + MORE_HUBNESS]
+        arm = max(fit, key=lambda name: report[name]["retrieval"])
         if len(queries) and arm != "none":
             gain = paired(ranks[arm][:, None], ranks["none"][:, None], seed)[:, 0]
             report["gain"] = [float(bound) for bound in gain]

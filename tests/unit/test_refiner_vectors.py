@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from ml.refiner import vectors
 from ml.refiner.vectors import VectorRefiner, VectorSettings
 
 QUICK = VectorSettings(hidden=32, regression_steps=150, adversarial_steps=10)
@@ -42,6 +43,20 @@ def test_without_a_gain_beyond_chance_vectors_stay(pairs):
     refiner = VectorRefiner.fit(noise, pairs[1], original=pairs[1], seed=0, settings=QUICK)
     assert refiner.arm == "none"
     assert np.allclose(refiner.refine(noise), noise, atol=1e-6)
+
+
+def test_an_arm_whose_vectors_are_hubs_is_not_taken(pairs, monkeypatch):
+    taken = VectorRefiner.fit(*pairs, seed=0, settings=QUICK).arm
+    real = vectors._figures
+    calls = iter(["none", "ridge", "regression", "adversarial"])
+
+    def figures(*given):
+        return real(*given) | ({"hubness": 9.0} if next(calls) == taken else {"hubness": 1.0})
+
+    monkeypatch.setattr(vectors, "_figures", figures)
+    refiner = VectorRefiner.fit(*pairs, seed=0, settings=QUICK)
+    assert refiner.arm != taken
+    assert refiner.report[taken]["hubness"] == 9.0
 
 
 def test_queries_choose_the_arm(pairs):
