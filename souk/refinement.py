@@ -212,7 +212,7 @@ def settle(
     moved: dict[str, np.ndarray[Any, np.dtype[np.float32]]] = {}
     left = {row["item_id"]: row for row in rows if row["state"] == "kept_original"}
     if left and not refused:
-        model = load_encoder(stage["encoder"], settings.models)
+        model = load_encoder(stage["encoder"], settings.models, settings.encoder_precision)
         made_better = move(products, set(poor), sorted(left), asked, _old_vectors(place, products), model, SEED)
         moved = made_better.vectors
         for item, measured in made_better.effects.items():
@@ -222,7 +222,7 @@ def settle(
         texts = {item: row["new_text"] for item, row in open_rows.items()}
         vectors = _encode(settings, place, products, texts, stage["encoder"])
         old = _old_vectors(place, products)
-        model = load_encoder(stage["encoder"], settings.models)
+        model = load_encoder(stage["encoder"], settings.models, settings.encoder_precision)
         effects = measure(products, texts, asked, old, vectors, lambda queries: model.encode_queries(list(queries)))
         for item, row in open_rows.items():
             effect = effects.get(item)
@@ -324,7 +324,9 @@ def _encode(
     pq.write_table(pa.Table.from_pylist(rows, schema), items)
     spark = spark_session("souk refine", settings.spark_master, settings.home)
     try:
-        encode_items(spark, items, vectors, encoder, settings.encoder_max_tokens, settings.models)
+        encode_items(
+            spark, items, vectors, encoder, settings.encoder_precision, settings.encoder_max_tokens, settings.models
+        )
     finally:
         spark.stop()
     table = pq.read_table(sorted(vectors.glob("*.parquet")), columns=["item_id", "vector"]).to_pylist()

@@ -112,7 +112,7 @@ def train_release(
         for (term, first), weight in recommender.weights.items():
             log.debug("weight of %s from %s products of history: %.3f", term, first, weight)
         judged = read_judged(connection, shop)
-        model = load_encoder(encoder, settings.models)
+        model = load_encoder(encoder, settings.models, settings.encoder_precision)
         index = build_index(products.documents(), catalogue.vectors, model.encode_queries, judged, seed=SEED)
         log.info("search: %s terms, %s judged queries", f"{len(index.terms):,}", f"{len(judged):,}")
         personal = fit_personal(index, recommender.text_vectors, read_choices(connection, shop))
