@@ -56,7 +56,7 @@ lint: setup ## check style, types and SQL; changes nothing
 	@$(BIN)/mypy
 	@$(BIN)/sqlfluff lint --disable-progress-bar -q dbt/models sql
 
-bench: bench-ranking bench-category bench-serving bench-load ## run every benchmark
+bench: bench-ranking bench-category bench-serving bench-encode bench-load ## run every benchmark
 
 bench-ranking: $(BENCH)/.ready ## compare ranking with baselines and peers, tuned alike
 	@$(BENCH)/bin/python -m bench.ranking
@@ -76,6 +76,9 @@ bench-serving: setup ## time the api next to the bare vector query, on 100,000 a
 bench-category: setup ## compare the category model with the reference model
 	@$(BIN)/python -m bench.category
 
+bench-encode: $(BENCH)/.ready ## time encoding through Spark next to SentenceTransformer and a pandas UDF
+	@$(BENCH)/bin/python -m bench.encode
+
 bench-load: setup ## time loading through Spark next to a bare COPY and to Spark's JDBC writer
 	@$(BIN)/python -m bench.load
 
@@ -84,4 +87,4 @@ clean: ## remove generated files, the database included; asks first
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m souk down || true
 	@rm -rf var .venv
 
-.PHONY: help setup demo up down status psql docs test test-fast lint bench bench-ranking bench-category bench-serving bench-load clean
+.PHONY: help setup demo up down status psql docs test test-fast lint bench bench-ranking bench-category bench-serving bench-encode bench-load clean

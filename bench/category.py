@@ -67,7 +67,7 @@ def read(dataset: Dataset, settings: Settings) -> Data:
     fields = [product_fields(row) for row in products]
     texts = [passage(*field) for field in fields]
     print(f"encoding {len(texts):,} products of {dataset.shop}", flush=True)
-    encoder = load_encoder(settings.encoder, settings.models)
+    encoder = load_encoder(settings.encoder, settings.models, settings.encoder_precision)
     vectors = encoder.encode_passages(texts, settings.encoder_max_tokens)
     documents = [Document(title, said, brand, categories) for title, brand, categories, said in fields]
     index = build_index(documents, vectors, encoder.encode_queries, seed=SEED)

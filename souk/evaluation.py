@@ -137,7 +137,7 @@ def read_shop(settings: Settings, dataset: Dataset) -> Shop:
     products = list(map(product_fields, rows))
     texts = [passage(*fields) for fields in products]
     item_ids = [str(row["item_id"]) for row in rows]
-    vectors = encode_texts(settings, load_encoder(settings.encoder, settings.models), texts)
+    vectors = encode_texts(settings, load_encoder(settings.encoder, settings.models, settings.encoder_precision), texts)
     sequences, times, ignored = _histories(dataset, item_ids)
     if ignored:
         log.warning("ignored %s events with an unknown item or an unreadable line", f"{ignored:,}")

@@ -33,7 +33,7 @@ def vectors(files: list[Path], column: str, known: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    frames = []
+    frames = [pd.DataFrame({"item_id": [], "dimension": [], "norm": []})]
     for file in files:
         for batch in pq.ParquetFile(file).iter_batches(ROWS_PER_BLOCK, columns=["item_id", column]):
             # Lists of their own lengths: a vector that is cut short must not take numbers of its neighbour.

@@ -77,8 +77,8 @@ def land(params: Stage) -> Stage:
         decisions = refinement_ledger.decisions_hash(connection, landed.shop)
     watermark, is_generated, has_clock, landing_no = counted or (None, False, True, None)
     refine = {name: params.get(name, default) for name, default in REFINE.items()}
-    parts = [RECIPE, encoder, settings.encoder_max_tokens, *(row[0] for row in landings)]
-    parts += [refine, settings.refiner_steps, decisions] if refine["refine"] else []
+    parts = [RECIPE, encoder, settings.encoder_precision, settings.encoder_max_tokens, *(row[0] for row in landings)]
+    parts += [refine, settings.refiner_steps, settings.refiner_generator, decisions] if refine["refine"] else []
     content_hash = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return {
         "shop": landed.shop,
@@ -135,6 +135,7 @@ def encode(landed: Stage) -> Stage:
             folder / "items.parquet",
             folder / "vectors",
             landed["encoder"],
+            settings.encoder_precision,
             settings.encoder_max_tokens,
             settings.models,
         )

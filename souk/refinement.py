@@ -28,6 +28,8 @@ from ml.text import key_terms
 from souk import refinement_ledger as ledger
 from souk.postgres import connect
 from souk.refinement_effect import fewer_clicks, helps_vector, hurts, measure, read_clicks, read_queries
+from souk.refinement_generator import find_base, train_refiner
+from souk.refinement_vectors import move
 from souk.settings import Settings
 from spark_jobs.refine_descriptions import POOR, RefineReport, from_json, refine_descriptions, to_json
 
@@ -37,6 +39,8 @@ ASPECTS = 12
 # Fewer distinct ones among this many texts: the generator says the same of everything.
 COLLAPSED = (10, 0.5)
 SEED = 0
+# Vectors of products that keep their text.
+MOVED = "moved.parquet"
 # Without a flag, a text is poor only where the judge holds it for more likely poor than good.
 DOUBTFUL = 0.5
 IN_FORCE = pa.schema(
@@ -124,7 +128,11 @@ def fit(
 
     Returns:
         folder and version of the refiner, or the reason why there is none; how many descriptions are poor.
+
+    Raises:
+        SoukError: The language model of the settings cannot be used.
     """
+    find_base(settings.refiner_generator)
     reason, version, folder = "", None, None
     try:
         poor = _poor(products, share, below)
@@ -145,10 +153,16 @@ def fit(
             options = replace(options, mle_steps=steps, adversarial_steps=steps, discriminator_steps=steps)
         ids = {one.item_id for one in poor}
         good = [product for product in products if product.item_id not in ids]
-        made_of = [asdict(options), SEED, sorted(rewards.items()), [to_json(product) for product in good]]
+        made_of = [
+            asdict(options),
+            settings.refiner_generator,
+            SEED,
+            sorted(rewards.items()),
+            [to_json(product) for product in good],
+        ]
         folder = place.poor.parent / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
         try:
-            refiner = Refiner.load(folder) if folder.exists() else _fit(good, options, rewards, folder)
+            refiner = Refiner.load(folder) if folder.exists() else _fit(good, options, rewards, settings, folder)
             version = refiner.version
             log.info("refiner %s: arm %s", version, refiner.arm)
         except (ValueError, RuntimeError, ArithmeticError, LookupError) as error:
@@ -178,7 +192,7 @@ def settle(
         refused: A reason that keeps all originals: that of `fit`, or that a person declined.
 
     Returns:
-        Rows: `catalogue`, `ledger`, `refined`.
+        Rows: `catalogue`, `ledger`, `refined`, `moved`.
     """
     shop, release = stage["shop"], stage["release_id"]
     products, _ = read_catalogue(dsn, shop)
@@ -195,12 +209,20 @@ def settle(
         if row["state"] == "proposed":
             fault, _ = verify(row["new_text"], from_json(poor[row["item_id"]]["product"]))
             row |= {"state": "kept_original", "reason": fault} if fault else {}
+    moved: dict[str, np.ndarray[Any, np.dtype[np.float32]]] = {}
+    left = {row["item_id"]: row for row in rows if row["state"] == "kept_original"}
+    if left and not refused:
+        model = load_encoder(stage["encoder"], settings.models, settings.encoder_precision)
+        made_better = move(products, set(poor), sorted(left), asked, _old_vectors(place, products), model, SEED)
+        moved = made_better.vectors
+        for item, measured in made_better.effects.items():
+            left[item] |= {"effect": {**measured, "vector": made_better.arm if item in moved else "none"}}
     open_rows = {row["item_id"]: row for row in rows if row["state"] == "proposed"}
     if open_rows:
         texts = {item: row["new_text"] for item, row in open_rows.items()}
         vectors = _encode(settings, place, products, texts, stage["encoder"])
         old = _old_vectors(place, products)
-        model = load_encoder(stage["encoder"], settings.models)
+        model = load_encoder(stage["encoder"], settings.models, settings.encoder_precision)
         effects = measure(products, texts, asked, old, vectors, lambda queries: model.encode_queries(list(queries)))
         for item, row in open_rows.items():
             effect = effects.get(item)
@@ -211,8 +233,8 @@ def settle(
     in_force = [row for row in rows if row["state"] == "proposed"]
     with closing(connect(dsn)) as connection, connection.transaction():
         ledger.write(connection, shop, rows, release)
-    counts = {"catalogue": len(products), "ledger": len(in_force), "refined": len(in_force)}
-    _write_settled(place, in_force, poor, counts)
+    counts = {"catalogue": len(products), "ledger": len(in_force), "refined": len(in_force), "moved": len(moved)}
+    _write_settled(place, in_force, poor, moved, counts)
     log.info("refined: %d of %d poor descriptions, of %d", len(in_force), len(poor), len(products))
     return counts
 
@@ -233,8 +255,10 @@ def _poor(products: Sequence[Product], share: float, below: float) -> list[Asses
     ]
 
 
-def _fit(good: Sequence[Product], options: RefinerSettings, rewards: Mapping[str, float], folder: Path) -> Refiner:
-    refiner = Refiner.fit(good, seed=SEED, settings=options, rewards=dict(rewards))
+def _fit(
+    good: Sequence[Product], options: RefinerSettings, rewards: Mapping[str, float], settings: Settings, folder: Path
+) -> Refiner:
+    refiner = train_refiner(good, options, rewards, settings, folder.parent, SEED)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     refiner.save(partial)
@@ -300,7 +324,9 @@ def _encode(
     pq.write_table(pa.Table.from_pylist(rows, schema), items)
     spark = spark_session("souk refine", settings.spark_master, settings.home)
     try:
-        encode_items(spark, items, vectors, encoder, settings.encoder_max_tokens, settings.models)
+        encode_items(
+            spark, items, vectors, encoder, settings.encoder_precision, settings.encoder_max_tokens, settings.models
+        )
     finally:
         spark.stop()
     table = pq.read_table(sorted(vectors.glob("*.parquet")), columns=["item_id", "vector"]).to_pylist()
@@ -315,7 +341,11 @@ def _old_vectors(place: Place, products: Sequence[Product]) -> np.ndarray[Any, n
 
 
 def _write_settled(
-    place: Place, rows: Sequence[Mapping[str, Any]], poor: Mapping[str, Any], counts: Mapping[str, int]
+    place: Place,
+    rows: Sequence[Mapping[str, Any]],
+    poor: Mapping[str, Any],
+    moved: Mapping[str, np.ndarray[Any, np.dtype[np.float32]]],
+    counts: Mapping[str, int],
 ) -> None:
     partial = place.settled.with_name(f".{place.settled.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -332,6 +362,8 @@ def _write_settled(
     if len(used) and vectors:
         table = pq.read_table(vectors)
         pq.write_table(table.filter(pa.compute.is_in(table["item_id"], used)), partial / "vectors.parquet")
+    lists = pa.array([moved[item].tolist() for item in sorted(moved)], pa.list_(pa.float32()))
+    pq.write_table(pa.table({"item_id": pa.array(sorted(moved), pa.string()), "vector": lists}), partial / MOVED)
     (partial / "manifest.json").write_text(json.dumps(dict(counts)))
     partial.rename(place.settled)
 

@@ -43,7 +43,7 @@ def evaluate_search(settings: Settings, collection: Collection, target: Path | N
         collection: What to search and what to ask.
         target: Where the figures go as JSON; None for nowhere.
     """
-    encoder = load_encoder(settings.encoder, settings.models)
+    encoder = load_encoder(settings.encoder, settings.models, settings.encoder_precision)
     texts = [passage(doc.title, doc.brand, doc.categories, doc.description) for doc in collection.documents]
     raw = encode_texts(settings, encoder, texts)
     index = build_index(collection.documents, raw, encoder.encode_queries, collection.taught)

@@ -211,6 +211,17 @@ def _refined(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
             may_be_empty=True,
         ),
         Part(
+            "moved",
+            "vectors of products that keep their text",
+            lambda: vectors([settled / "moved.parquet"], "vector", lake / "items.parquet"),
+            (
+                _unique("item_id", "share their item with another"),
+                _filled("known_item_id", "belong to an unknown item"),
+                *UNIT_VECTORS,
+            ),
+            may_be_empty=True,
+        ),
+        Part(
             "ledger",
             "rows of the ledger",
             sql.SQL(

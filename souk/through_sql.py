@@ -127,7 +127,7 @@ def _publish(
     ]
     documents = [Document(title, text, brand, categories) for title, brand, categories, text in products]
     folder = settings.lake / "evaluation" / "release"
-    encoder = load_encoder(settings.encoder, settings.models)
+    encoder = load_encoder(settings.encoder, settings.models, settings.encoder_precision)
     index = build_index(documents, catalogue.vectors, encoder.encode_queries)
     write_release(folder, shop, items, catalogue, model, index, shoppers)
     return publish_trial(settings, DATABASE, shop, folder, sum(len(shopper.seen) for shopper in shoppers.values()))

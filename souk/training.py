@@ -33,7 +33,7 @@ from souk.comparison import summary, trial_key, write_trial
 from souk.errors import SoukError
 from souk.personal_search import read_choices
 from souk.postgres import connect
-from souk.refinement import in_force
+from souk.refinement import MOVED, in_force
 from souk.settings import Settings
 from souk.shoppers import (
     Behaviour,
@@ -112,7 +112,7 @@ def train_release(
         for (term, first), weight in recommender.weights.items():
             log.debug("weight of %s from %s products of history: %.3f", term, first, weight)
         judged = read_judged(connection, shop)
-        model = load_encoder(encoder, settings.models)
+        model = load_encoder(encoder, settings.models, settings.encoder_precision)
         index = build_index(products.documents(), catalogue.vectors, model.encode_queries, judged, seed=SEED)
         log.info("search: %s terms, %s judged queries", f"{len(index.terms):,}", f"{len(judged):,}")
         personal = fit_personal(index, recommender.text_vectors, read_choices(connection, shop))
@@ -207,7 +207,8 @@ def with_texts(products: Products, texts: Mapping[str, Mapping[str, Any]], vecto
     Args:
         products: With the shop's own descriptions.
         texts: New ones by product: `text`.
-        vectors: Those of the new texts that may be used; there need not be such a file.
+        vectors: Those of the new texts that may be used; there need not be such a file. Beside it may lie vectors of
+            products that keep their text.
     """
     catalogue = products.catalogue
     place = {item: number for number, item in enumerate(catalogue.item_ids)}
@@ -220,6 +221,10 @@ def with_texts(products: Products, texts: Mapping[str, Mapping[str, Any]], vecto
         if (number := place.get(row["item_id"])) is not None:
             terms[number], matrix[number] = row["terms"], row["vector"]
             items[number] = {**items[number], "key_terms": row["key_terms"], "lang": row["lang"]}
+    moved = vectors.with_name(MOVED)
+    for row in pq.read_table(moved).to_pylist() if moved.exists() else []:
+        if (number := place.get(row["item_id"])) is not None:
+            matrix[number] = row["vector"]
     return Products(replace(catalogue, terms=terms, vectors=matrix), items)
 
 

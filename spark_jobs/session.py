@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from souk.errors import SoukError
 from souk.settings import REPOSITORY, Settings
 from spark_jobs.java import java_home
 
@@ -24,8 +25,11 @@ def spark_session(app: str, master: str, home: Path | None = None) -> SparkSessi
         home: Where scratch files go; that of the settings by default.
 
     Raises:
-        SoukError: There is no Java to run Spark with.
+        SoukError: There is no Java to run Spark with, or the master is a server of Spark Connect.
     """
+    if master.startswith("sc://"):
+        # Progress and the size of tasks come from the driver's own context, which Connect does not give.
+        raise SoukError(f"Spark Connect ({master}) is not supported", "Set SOUK_SPARK_MASTER to the cluster's master.")
     if (active := SparkSession.getActiveSession()) is not None:
         return active
     home = Settings.from_env().home if home is None else home

@@ -77,3 +77,9 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data is absent: {folder} does not exist; set SOUK_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of encoders: the default one is converted once for all tests."""
+    return tmp_path_factory.mktemp("models")

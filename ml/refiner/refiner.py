@@ -19,6 +19,7 @@ from ml.refiner.discriminator import Described, Ensemble, make_discriminator
 from ml.refiner.fitting import LEAST_TEXTS, RefinerSettings, champion, fit_composer, good_texts, hold_out
 from ml.refiner.generator import Pool, make_pool, make_selector
 from ml.refiner.ground import Grounding, compose, ground
+from ml.refiner.language_model import LanguageModel
 from ml.refiner.phrasebook import Phrasebook
 from ml.refiner.product import Product, Span
 from ml.refiner.quality import TextQuality
@@ -26,6 +27,8 @@ from ml.refiner.support import Support
 from ml.refiner.verdict import verify
 
 FORMAT = 1
+# Folder of the language model beside the composer's files.
+WRITER = "language_model"
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Refiner:
         self.settings, self.arm, self.report = settings, arm, report
         self._bank, self._phrasebook, self._quality = bank, phrasebook, quality
         self._selector, self._ensemble = selector, ensemble
+        self._writer: LanguageModel | None = None
         self.version = _version(settings, arm, bank, selector, ensemble)
 
     @classmethod
@@ -116,6 +120,12 @@ class Refiner:
             composer.generators[arm],
             composer.ensemble,
         )
+
+    def with_writer(self, writer: LanguageModel) -> Refiner:
+        """Let a language model propose texts beside the composer's; they pass the same checks, and the same choice."""
+        self._writer = writer
+        self.version = hashlib.sha256(f"{self.version} {writer.version}".encode()).hexdigest()[:16]
+        return self
 
     def refine(self, products: Sequence[Product], *, seed: int = 0) -> list[Refinement]:
         """Return what becomes of each description, in order.
@@ -162,6 +172,7 @@ class Refiner:
         k = self.settings.samples
         texts = [compose(grounding)]
         texts += [compose(grounding, [int(rng.integers(len(slot))) for slot in grounding.slots]) for _ in range(k - 1)]
+        texts += self._writer.candidates(grounding, seed=seed) if self._writer else []
         passed: list[tuple[str, Support]] = []
         reason = "no_facts"
         for text in dict.fromkeys(filter(None, texts)):
@@ -200,6 +211,8 @@ class Refiner:
             "phrasebook": self._phrasebook.to_json(),
         }
         self._quality.save(folder / "quality")
+        if self._writer:
+            self._writer.save(folder / WRITER)
         (folder / "refiner.json").write_text(json.dumps(saved, ensure_ascii=False, sort_keys=True), "utf-8")
 
     @classmethod
@@ -241,6 +254,8 @@ class Refiner:
             selector,
             ensemble,
         )
+        if (folder / WRITER).exists():
+            made.with_writer(LanguageModel.load(folder / WRITER))
         if made.version != saved["version"]:
             raise ValueError(f"{folder} is damaged: its content is not that of version {saved['version']}")
         return made

@@ -86,7 +86,7 @@ returns table (item_no integer, logit double precision)
 language plpgsql stable rows 200
 set search_path to pg_catalog, public, pg_temp
 set "hnsw.iterative_scan" to 'relaxed_order'
-set "hnsw.ef_search" to '160' -- some of the nearest are known to the shopper
+set "hnsw.ef_search" to '100' -- some of the nearest are known to the shopper
 set enable_seqscan to 'off'
 set enable_sort to 'off'
 as $$

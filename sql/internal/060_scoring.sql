@@ -86,25 +86,6 @@ begin
     steps as materialized (
         select p.first_nos[:] as first_nos, p.vals[:] as vals from serving.popularity as p where p.release_id = of_release
     ),
-    reached as materialized (
-        select
-            d.item_no,
-            coalesce(sum(s.decay * d.val) filter (where s.kind = 'transition'), 0) as transition,
-            coalesce(sum(s.decay * d.val) filter (where s.kind = 'tfidf'), 0) as tfidf,
-            coalesce(sum(s.decay * d.val) filter (where s.kind = 'encoder'), 0) as encoder
-        from (
-            select x.*
-            from internal.sources(of_release, history, array_remove(array[
-                case when v_transition > 0 then 'transition' end,
-                case when v_tfidf > 0 then 'tfidf' end,
-                case when v_encoder > 0 then 'encoder' end
-            ], null)) as x
-            offset 0
-        ) as s
-        cross join lateral unnest(s.dst, s.val) as d (item_no, val)
-        where not exists (select from had as h where h.item_no = d.item_no)
-        group by d.item_no
-    ),
     -- A dislike pushes its neighbours by text as hard as likes may pull by what products are.
     repelled as materialized (
         select
@@ -118,16 +99,9 @@ begin
         where disliked <> '{}'
         group by d.item_no
     ),
-    tops as materialized (
-        select
-            coalesce(v_transition / nullif(max(r.transition), 0), 0) as transition,
-            coalesce(v_tfidf / nullif(max(r.tfidf), 0), 0) as tfidf,
-            coalesce(v_encoder / nullif(max(r.encoder), 0), 0) as encoder
-        from reached as r
-    ),
     likely as materialized (
         select l.item_no, l.logit
-        from internal.likely(of_release, v_taste, seen, greatest(pool, 100), filters) as l
+        from internal.likely(of_release, v_taste, seen, greatest(pool, 60), filters) as l
         where within is null and v_taste is not null
     ),
     -- Products are numbered by falling popularity.
@@ -143,37 +117,64 @@ begin
     -- Side by side and then summed: the planner would join these a row at a time, for it cannot know how many there are.
     gathered as (
         select
-            l.item_no, l.logit, 0::double precision as transition, 0::double precision as tfidf,
-            0::double precision as encoder, 0::double precision as dislike, true as is_candidate
-        from likely as l
+            d.item_no, null::double precision as logit, s.transition * d.val as transition, s.tfidf * d.val as tfidf,
+            s.encoder * d.val as encoder, 0::double precision as dislike, within is null as is_candidate
+        from (
+            select
+                x.dst,
+                x.val,
+                case x.kind when 'transition' then x.decay else 0 end as transition,
+                case x.kind when 'tfidf' then x.decay else 0 end as tfidf,
+                case x.kind when 'encoder' then x.decay else 0 end as encoder
+            from internal.sources(of_release, history, array_remove(array[
+                case when v_transition > 0 then 'transition' end,
+                case when v_tfidf > 0 then 'tfidf' end,
+                case when v_encoder > 0 then 'encoder' end
+            ], null)) as x
+            offset 0
+        ) as s
+        cross join lateral unnest(s.dst, s.val) as d (item_no, val)
         union all
-        select r.item_no, null, r.transition * t.transition, r.tfidf * t.tfidf, r.encoder * t.encoder, 0, within is null
-        from reached as r
-        cross join tops as t
+        select l.item_no, l.logit, 0, 0, 0, 0, true from likely as l
         union all
         select p.item_no, null, 0, 0, 0, 0, true from popular as p
         union all
-        select w.item_no, null, 0, 0, 0, 0, true
-        from unnest(within) as w (item_no)
-        where not exists (select from had as h where h.item_no = w.item_no)
+        select w.item_no, null, 0, 0, 0, 0, true from unnest(within) as w (item_no)
         union all
         select n.item_no, null, 0, 0, 0, n.val, false from repelled as n
     ),
-    -- Everything but what the sequence says.
-    terms as materialized (
-        select g.*, coalesce(p.vals[width_bucket(g.item_no, p.first_nos)], 0) as popularity
+    reached as materialized (
+        select g.*
         from (
             select
                 x.item_no, max(x.logit) as logit, sum(x.transition) as transition, sum(x.tfidf) as tfidf,
-                sum(x.encoder) as encoder, sum(x.dislike) as dislike
+                sum(x.encoder) as encoder, sum(x.dislike) as dislike, bool_or(x.is_candidate) as is_candidate
             from gathered as x
             group by x.item_no
-            having bool_or(x.is_candidate)
         ) as g
-        cross join steps as p
+        where not exists (select from had as h where h.item_no = g.item_no)
     ),
+    tops as materialized (
+        select
+            coalesce(v_transition / nullif(max(r.transition), 0), 0) as transition,
+            coalesce(v_tfidf / nullif(max(r.tfidf), 0), 0) as tfidf,
+            coalesce(v_encoder / nullif(max(r.encoder), 0), 0) as encoder
+        from reached as r
+    ),
+    -- With everything but what the sequence says.
     sums as materialized (
-        select t.*, t.transition + t.tfidf + t.encoder + v_popularity * t.popularity + t.dislike as rest from terms as t
+        select t.*, t.transition + t.tfidf + t.encoder + v_popularity * t.popularity + t.dislike as rest
+        from (
+            select
+                r.item_no, r.logit, r.transition * o.transition as transition, r.tfidf * o.tfidf as tfidf,
+                r.encoder * o.encoder as encoder, r.dislike,
+                coalesce(p.vals[width_bucket(r.item_no, p.first_nos)], 0) as popularity
+            from reached as r
+            cross join tops as o
+            cross join steps as p
+            where r.is_candidate
+            offset 0
+        ) as t
     ),
     bounds as materialized (
         select

@@ -233,10 +233,15 @@ begin
             of_release, of_user, history, seen, disliked, k, filters, diversity, exploration, max_per_category
         ) as l
     ),
+    past as materialized (
+        select i.item_no, jsonb_build_object('item_id', i.item_id, 'title', i.title) as item
+        from serving.item as i
+        where i.release_id = of_release and i.item_no = any(history)
+    ),
     spoken as (
-        select b.item_no, b.kind, jsonb_agg(jsonb_build_object('item_id', i.item_id, 'title', i.title) order by b.place) as items
+        select b.item_no, b.kind, jsonb_agg(p.item order by b.place) as items
         from internal.because(of_release, history, array(select l.item_no from listed as l)) as b
-        inner join serving.item as i on i.release_id = of_release and i.item_no = b.src
+        inner join past as p on p.item_no = b.src
         group by b.item_no, b.kind
     ),
     told as (

@@ -37,9 +37,10 @@ class Installation:
 
 
 @pytest.fixture(scope="module")
-def installation(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+def installation(module_database: str, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """A home with a migrated Airflow; `run_dag(installation.settings, installation.dsn, params)` runs the DAG there."""
     home: Path = tmp_path_factory.mktemp("airflow")
+    (home / "models").symlink_to(models)
     settings = replace(Settings.from_env({}), home=home, database_url=module_database, airflow_port=free_port())
     settings = replace(settings, refiner_steps=3)
     prepare(settings, module_database)

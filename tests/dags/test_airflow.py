@@ -17,6 +17,7 @@ from souk.settings import Settings
 from tests.dags.conftest import Installation
 
 LOST_TITLES = Path(__file__).parent / "lost_titles"
+ASKED = Path(__file__).parent / "asked"
 DSN = "host=127.0.0.1 port=5 user=souk password=secret dbname=souk"
 
 
@@ -72,6 +73,22 @@ def test_a_red_gate_stops_the_run_and_the_pointer_stays(installation: Installati
     assert states.pop("land.gate") == "failed"
     assert set(states.values()) == {"upstream_failed"}
     assert installation.metadata("select count(*) from asset_event") == [(0,)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "is_approved", "refined"), [(0, True, 2), (1, False, 0)])
+def test_a_person_is_asked_and_both_answers_count(
+    installation: Installation, seed: int, is_approved: bool, refined: int
+) -> None:
+    run_dag(installation.settings, installation.dsn, {"seed": seed}, [].append, dags=ASKED)
+    settled = "select value -> 'rows' ->> 'refined' from xcom where task_id = 'refine.settle' order by timestamp desc"
+    assert installation.metadata(settled)[0] == (str(refined),)
+    said = (
+        f"select is_approved, release_id, decided_by from ops.refinement_approval where content_hash = 'texts-{seed}'"
+    )
+    assert installation.rows(said) == [(is_approved, "asked-1", "anna")]
+    asked = installation.metadata("select subject, chosen_options from hitl_detail order by created_at desc limit 1")
+    assert asked == [("2 descriptions would change.", ["Publish" if is_approved else "Keep the originals"])]
 
 
 @pytest.mark.slow

@@ -1,9 +1,8 @@
-"""One Spark session and one cache of encoders for all Spark tests."""
+"""One Spark session for all Spark tests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
@@ -16,8 +15,3 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session = spark_session("souk-tests", "local[2,2]", tmp_path_factory.mktemp("home"))
     yield session
     session.stop()
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")

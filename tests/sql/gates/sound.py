@@ -24,7 +24,7 @@ ROWS = {
     "landed": {"product": 20, "event": 60, "query": 1, "review": 0},
     "profiles": {"dim_items": 20, "fct_interactions": 60, "dim_user_profiles": 3, "fct_searches": 1},
     "encoded": {"vectors": 20},
-    "refined": {"refined": 1, "ledger": 1, "catalogue": 20},
+    "refined": {"refined": 1, "ledger": 1, "catalogue": 20, "moved": 1},
     "trained": {"item": 20, "edge": 19, "weight": 5, "term": 2, "events": 60},
     "candidate": {
         "item": 20,

@@ -137,6 +137,21 @@ def test_a_poisoned_text_is_named(sound: str, lake: Path, columns: dict[str, str
     assert fault in found
 
 
+@pytest.mark.parametrize(
+    ("columns", "fault"),
+    [
+        ({"vector": [[float("nan")] * 384]}, "1 of 1 vectors of products that keep their text are not finite"),
+        ({"vector": [[0.0] * 384]}, "1 of 1 vectors of products that keep their text are not of unit length"),
+        ({"item_id": ["stranger"]}, "1 of 1 vectors of products that keep their text belong to an unknown item"),
+    ],
+)
+def test_a_poisoned_moved_vector_is_named(sound: str, lake: Path, columns: dict[str, list[object]], fault: str) -> None:
+    path = lake / SHOP / "refined" / RELEASE / "moved.parquet"
+    table = pa.table({**pq.read_table(path).to_pydict(), **columns})
+    pq.write_table(table, path)
+    assert fault in red(sound, lake, "refined")
+
+
 def test_texts_that_are_gone_are_missed(sound: str, lake: Path) -> None:
     (lake / SHOP / "refined" / RELEASE / "texts.parquet").unlink()
     assert red(sound, lake, "refined") == "Blocked: the gate refined did not evaluate (FileNotFoundError)"
