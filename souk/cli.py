@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     precisions.add_argument("--source", choices=SOURCES, help="searches of a source, instead of --judgements")
     precisions.add_argument("--path", type=Path, help="file or folder of the source's data")
     precisions.add_argument("--json", type=Path, help="write the figures here")
-    refine = add("refine", _refine, "The refiner's ledger: what it did, and a person's word on it.")
+    refine = add("refine", _refine, "The refiner's ledger: what it did, a person's word on it, and its proof.")
     actions = refine.add_subparsers(required=True, metavar="ACTION")
     actions.add_parser("status", help="count texts by state and reason").set_defaults(action="status")
     for action, text in (("reject", "never replace this original again"), ("revert", "take this one text back")):
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("item", help="id of the product")
         added.add_argument("--reason", required=True, help="why, for the ledger")
     actions.add_parser("approve", help="publish the set that was declined last").set_defaults(action="approve")
+    _add_refine_evaluate(actions.add_parser("evaluate", help=REFINE_EVALUATE, description=REFINE_EVALUATE))
     add("up", _up, "Start Postgres and the Airflow UI on loopback.")
     add("down", _down, "Stop Airflow and the embedded Postgres.")
     add("status", _status, "Say what is live, since when, from which data.")
@@ -106,6 +107,22 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--search", action="store_true", help="measure search: with --judgements, or --source")
     _add_collection(evaluate)
     evaluate.add_argument("--test-judgements", type=Path, help="test on these; the others train and validate")
+
+
+REFINE_EVALUATE = "Measure the refiner's arms side by side, on products that it never saw."
+
+
+def _add_refine_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.set_defaults(action="evaluate")
+    names = (*SOURCES, "zh-adcopy")
+    source = "where the data comes from; again for one more; the demo shop where none is given"
+    evaluate.add_argument("--source", choices=names, action="append", default=[], help=source)
+    evaluate.add_argument("--path", type=Path, action="append", default=[], help="data of each source, in their order")
+    evaluate.add_argument(
+        "--seeds", type=int, default=3, help="train and draw so often: means, intervals over products"
+    )
+    evaluate.add_argument("--json", type=Path, help="write the figures here; `met` says which targets are reached")
+    evaluate.add_argument("--plots", type=Path, help="write the curves over temperatures as PNGs into this folder")
 
 
 def _add_collection(parser: argparse.ArgumentParser) -> None:
@@ -180,6 +197,14 @@ def _refine(settings: Settings, options: argparse.Namespace) -> None:
     from souk import refinement_ledger as ledger
     from souk.pipeline import database
 
+    if options.action == "evaluate":
+        from souk.refiner_evaluation import evaluate_refiner, pair
+
+        if options.seeds < 1:
+            raise SoukError("--seeds starts at 1", "Correct it.")
+        sources = pair(options.source, options.path)
+        print(evaluate_refiner(settings, sources, options.seeds, options.json, options.plots))
+        return
     dsn = database(settings)
     if options.action in ("reject", "revert"):
         state = {"reject": "rejected", "revert": "reverted"}[options.action]

@@ -108,7 +108,7 @@ def read_catalogue(dsn: str, shop: str) -> tuple[list[Product], dict[str, str]]:
     leaf = {row[0]: row[4][-1] if row[4] else "" for row in rows}
     aspects = _aspects(leaf, reviews, asked)
     products = [
-        Product(item, title, text, brand, tuple(categories), _attributes(given), tuple(reviews[item]),
+        Product(item, title, text, brand, tuple(categories), named_attributes(given), tuple(reviews[item]),
                 aspects.get(leaf[item], ()))
         for item, title, text, brand, categories, given, _ in rows
     ]  # fmt: skip
@@ -368,7 +368,7 @@ def _write_settled(
     partial.rename(place.settled)
 
 
-def _attributes(given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def named_attributes(given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Return what a shop says of a product as names and values, lists as repeated names."""
     found = []
     for name, value in sorted(given.items()):

@@ -35,10 +35,10 @@ class Described:
     sentences: tuple[str, ...]
 
 
-def make_discriminator(seed: int) -> Any:  # noqa: ANN401
+def make_discriminator(seed: int, buckets: int = BUCKETS) -> Any:  # noqa: ANN401
     """Return the network: `forward(texts)` gives (b, 2) logits: real against generated, right facts against wrong.
 
-    Sentences are bags of hashed words and pairs; a GRU reads them in order.
+    Sentences are bags of hashed words and pairs; a GRU reads them in order. The gradient of a large table is sparse.
     """
     import torch
     from torch import nn
@@ -48,8 +48,8 @@ def make_discriminator(seed: int) -> Any:  # noqa: ANN401
 
         def __init__(self) -> None:
             super().__init__()
-            self.grams = nn.EmbeddingBag(BUCKETS, WIDTH, mode="mean", sparse=True)
-            self.facts = nn.EmbeddingBag(BUCKETS, WIDTH, mode="mean", sparse=True)
+            self.grams = nn.EmbeddingBag(buckets, WIDTH, mode="mean", sparse=buckets == BUCKETS)
+            self.facts = nn.EmbeddingBag(buckets, WIDTH, mode="mean", sparse=buckets == BUCKETS)
             self.order = nn.GRU(WIDTH + FEATURES, WIDTH, batch_first=True)
             self.real = nn.Sequential(
                 nn.Dropout(DROPOUT), nn.Linear(5 * WIDTH + FEATURES, WIDTH), nn.GELU(), nn.Dropout(DROPOUT),
@@ -63,9 +63,9 @@ def make_discriminator(seed: int) -> Any:  # noqa: ANN401
 
         def forward(self, texts: Sequence[Described]) -> torch.Tensor:
             b = len(texts)
-            bags = self.grams(*_bags([sentence for text in texts for sentence in _fixed(text)]))
+            bags = self.grams(*_bags([sentence for text in texts for sentence in _fixed(text)], buckets))
             said = bags.view(b, MAX_SENTENCES, WIDTH)
-            source = self.facts(*_bags([text.source for text in texts]))
+            source = self.facts(*_bags([text.source for text in texts], buckets))
             measured = torch.from_numpy(np.stack([_measured(text) for text in texts]))
             present = (measured[:, :, 0] > 0).float()[:, :, None]
             count = present.sum(1).clamp(min=1)
@@ -74,7 +74,7 @@ def make_discriminator(seed: int) -> Any:  # noqa: ANN401
             mean = (said * present).sum(1) / count
             spread = ((said - mean[:, None]) ** 2 * present).sum(1) / count
             total = measured.sum(1) / 3
-            shared = self.grams(*_bags([text.source for text in texts]))
+            shared = self.grams(*_bags([text.source for text in texts], buckets))
             read = torch.cat([final, mean, spread, source, source * mean, total], dim=1)
             cosine = torch.nn.functional.cosine_similarity(shared, mean)[:, None]
             fits = torch.cat([source * mean, (shared - mean).abs(), cosine], dim=1)
@@ -101,13 +101,18 @@ def _measured(text: Described) -> NDArray[np.float32]:
     return rows
 
 
-def _bags(texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def _bags(texts: Sequence[str], buckets: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the grams of texts and where each begins, as an EmbeddingBag takes them."""
     import torch
 
-    ids = [np.asarray(grams(text)[:LONGEST], np.int64) for text in texts]
+    ids = [_ids(text) for text in texts]
     starts = np.cumsum([0, *(len(each) for each in ids[:-1])])
-    return torch.from_numpy(np.concatenate([*ids, np.zeros(0, np.int64)])), torch.from_numpy(starts)
+    return torch.from_numpy(np.concatenate([*ids, np.zeros(0, np.int64)]) % buckets), torch.from_numpy(starts)
+
+
+@lru_cache(maxsize=100_000)
+def _ids(text: str) -> NDArray[np.int64]:
+    return np.asarray(grams(text)[:LONGEST], np.int64)
 
 
 @dataclass(frozen=True)

@@ -11,53 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ml.refiner.choose import choose
 from ml.refiner.corpus import Bank, sentences, source_text
 from ml.refiner.decoding import sample
-from ml.refiner.discriminator import Described, Ensemble, make_discriminator, train_discriminator
+from ml.refiner.discriminator import Described, Ensemble, make_discriminator
+from ml.refiner.fitting import LEAST_TEXTS, RefinerSettings, champion, fit_composer, good_texts, hold_out
 from ml.refiner.generator import Pool, make_pool, make_selector
 from ml.refiner.ground import Grounding, compose, ground
 from ml.refiner.language_model import LanguageModel
 from ml.refiner.phrasebook import Phrasebook
 from ml.refiner.product import Product, Span
-from ml.refiner.quality import TextQuality, auc
+from ml.refiner.quality import TextQuality
 from ml.refiner.support import Support
-from ml.refiner.training import adversarial, fit_mle, targets
 from ml.refiner.verdict import verify
 
-LEAST_TEXTS = 40
-# By how much the adversarially trained generator has to be nearer to an AUC of .5 to be kept.
-LEAST_GAIN = 0.01
 FORMAT = 1
 # Folder of the language model beside the composer's files.
 WRITER = "language_model"
-
-
-@dataclass(frozen=True)
-class RefinerSettings:
-    """How much is trained and drawn; in steps, never in seconds.
-
-    Attributes:
-        texts: The most good descriptions that are learned from.
-        mle_steps: Of the composer's imitation.
-        adversarial_steps: Of its policy gradient; 0 leaves the phase out.
-        discriminator_steps: Of each discriminator.
-        folds: Discriminators, each without its own part of the products.
-        samples: Candidates of one product.
-        temperature: Of the choices.
-        threads: Of tensor operations.
-    """
-
-    texts: int = 2000
-    mle_steps: int = 300
-    adversarial_steps: int = 60
-    discriminator_steps: int = 200
-    folds: int = 2
-    samples: int = 6
-    temperature: float = 0.8
-    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -132,68 +103,22 @@ class Refiner:
         Raises:
             ValueError: There are too few good descriptions.
         """
-        import torch
-
         settings = settings or RefinerSettings()
-        torch.set_num_threads(settings.threads)
-        corpus = good_texts(products)[: settings.texts]
-        if len(corpus) < LEAST_TEXTS:
-            raise ValueError(f"{len(corpus)} good descriptions are too few to learn from, {LEAST_TEXTS} are needed")
-        bank = Bank.build(corpus, seed)
-        pools = [make_pool(bank, product, place) for place, product in enumerate(corpus)]
-        true = [sentences(product.description) for product in corpus]
-        aims = [targets(bank.vectoriser, pool, said) for pool, said in zip(pools, true, strict=True)]
-        selector, losses = fit_mle(pools, aims, settings.mle_steps, seed)
-        real = [Described(source_text(product), tuple(said)) for product, said in zip(corpus, true, strict=True)]
-        fakes = [
-            [
-                Described(source_text(product), tuple(pool.texts(one.chosen)))
-                for one in sample(selector, pool, product.item_id, 2, settings.temperature, seed)
-            ]
-            for product, pool in zip(corpus, pools, strict=True)
-        ]
-        members = []
-        for fold in range(settings.folds):
-            rows = [place for place in range(len(corpus)) if place % settings.folds != fold or settings.folds == 1]
-            chosen = [real[row] for row in rows], [fakes[row] for row in rows]
-            members.append(train_discriminator(*chosen, settings.discriminator_steps, seed + fold))
-        ensemble = Ensemble(members)
-        guard, arm = "", "mle"
-        rewarded: list[float] = []
-        report: dict[str, Any] = {
-            "texts": len(corpus),
-            "sentences": len(bank.sentences),
-            "mle_loss_first": float(np.mean(losses[:10])),
-            "mle_loss_last": float(np.mean(losses[-10:])),
-        }
-        challenger = None
-        if settings.adversarial_steps:
-            won = _rewards(corpus, rewards or {})
-
-            def reward(rows: list[int], said: list[list[str]]) -> NDArray[np.float64]:
-                texts = [Described(real[row].source, tuple(each)) for row, each in zip(rows, said, strict=True)]
-                logits = ensemble.logits(texts, [row % len(members) for row in rows])
-                return np.array([won[row] for row in rows]) / (1 + np.exp(-logits))
-
-            challenger, rewarded, guard = adversarial(selector, pools, aims, reward, settings.adversarial_steps, seed)
-        report["adversarial_guard"] = guard
-        if challenger is not None and not guard:
-            folds = held_out_curve(corpus, pools, real, {"mle": selector, "adversarial": challenger}, settings, seed)
-            report["held_out_auc"] = folds
-            # Towards .5 is better; a draw goes to the model that needed no adversary.
-            if abs(folds["adversarial"] - 0.5) < abs(folds["mle"] - 0.5) - LEAST_GAIN:
-                arm, selector = "adversarial", challenger
-            report["adversarial_reward_first"] = float(np.mean(rewarded[:5]))
-            report["adversarial_reward_last"] = float(np.mean(rewarded[-5:]))
+        good = good_texts(products)
+        learned, held_out = hold_out(good)
+        if len(learned) < LEAST_TEXTS:
+            learned, held_out = good, []
+        composer = fit_composer(learned, settings, seed, rewards)
+        arm = champion(composer, held_out[: settings.texts], settings, seed)
         return cls(
             settings,
             arm,
-            report,
-            bank,
+            composer.report,
+            composer.bank,
             Phrasebook.learn(products),
             TextQuality.fit(products, seed=seed),
-            selector,
-            ensemble,
+            composer.generators[arm],
+            composer.ensemble,
         )
 
     def with_writer(self, writer: LanguageModel) -> Refiner:
@@ -336,45 +261,8 @@ class Refiner:
         return made
 
 
-def held_out_curve(
-    corpus: Sequence[Product],
-    pools: Sequence[Pool],
-    real: Sequence[Described],
-    generators: Mapping[str, Any],
-    settings: RefinerSettings,
-    seed: int,
-) -> dict[str, float]:
-    """Return the AUC of a fresh discriminator against each generator: it learns on half of the products' texts only."""
-    found = {}
-    for name, selector in generators.items():
-        fakes = []
-        for product, pool in zip(corpus, pools, strict=True):
-            drawn = sample(selector, pool, product.item_id, 1, settings.temperature, seed + 1)
-            fakes.append([Described(source_text(product), tuple(pool.texts(one.chosen))) for one in drawn])
-        half = len(corpus) // 2
-        fresh = Ensemble([train_discriminator(real[:half], fakes[:half], settings.discriminator_steps, seed + 101)])
-        generated = fresh.logits([texts[0] for texts in fakes[half:] if texts])
-        found[name] = auc(fresh.logits(real[half:]).tolist(), generated.tolist())
-    return found
-
-
-def _rewards(corpus: Sequence[Product], rewards: Mapping[str, float]) -> list[float]:
-    """Return a weight of each product's reward: what shoppers clicked more often than the original counts for more."""
-    return [float(np.clip(1.0 + rewards.get(product.item_id, 0.0), 0.5, 2.0)) for product in corpus]
-
-
 def _finite(before: float, after: float) -> dict[str, float]:
     return {"quality_before": float(before), "quality_after": float(after)}
-
-
-def good_texts(products: Sequence[Product]) -> list[Product]:
-    """Return products whose descriptions can be learned from, each text once."""
-    found: dict[str, Product] = {}
-    for product in products:
-        said = sentences(product.description)
-        if len(said) >= 2 and sum(map(len, said)) >= 60 and product.title.lower() not in said[0].lower():
-            found.setdefault(" ".join(said), product)
-    return list(found.values())
 
 
 def _described(product: Product, text: str) -> Described:

@@ -106,7 +106,7 @@ def adversarial(
     selector: Any,  # noqa: ANN401
     pools: Sequence[Pool],
     aims: Sequence[NDArray[np.float32]],
-    reward: Callable[[list[int], list[list[str]]], NDArray[np.float64]],
+    reward: Callable[[list[int], list[list[str]]], NDArray[np.float64]] | None,
     steps: int,
     seed: int,
     batch: int = 16,
@@ -119,7 +119,8 @@ def adversarial(
         selector: After `fit_mle`; it is not changed.
         pools: As in `fit_mle`.
         aims: As in `fit_mle`.
-        reward: Of products' numbers and their sentences, higher is better.
+        reward: Of products' numbers and their sentences, higher is better; None for the anchor alone, which is what
+            the phase would be without an adversary.
         steps: Of Adam.
         seed: Of everything drawn.
         batch: Products in a step.
@@ -140,32 +141,51 @@ def adversarial(
     kept = copy.deepcopy(model.state_dict())
     for step in range(steps):
         rows = [usable[at] for at in rng.integers(len(usable), size=batch)]
-        stacked = Batch.of([pools[row] for row in rows]).repeat(k)
-        n = stacked.present.shape[1]
-        chosen, logs, _ = rollout(model, stacked, 1.0, gumbel(rng, batch * k, n))
-        texts = [[place for place in row if place < n] for row in chosen.tolist()]
-        of = [row for row in rows for _ in range(k)]
-        said = [pools[row].texts(text) for row, text in zip(of, texts, strict=True)]
-        got = torch.from_numpy(np.asarray(reward(of, said), np.float32)).view(batch, k)
-        if not torch.isfinite(got).all() or not torch.isfinite(logs).all():
-            model.load_state_dict(kept)
-            return model.eval(), rewards, "not_finite"
-        same = np.mean([len({tuple(t) for t in texts[at : at + k]}) == 1 for at in range(0, batch * k, k)])
-        if step > COLLAPSE_AFTER and same > COLLAPSED:
-            model.load_state_dict(kept)
-            return model.eval(), rewards, "collapsed"
-        baseline = (got.sum(1, keepdim=True) - got) / (k - 1)
-        advantage = (got - baseline) / got.std().clamp(min=1e-3)
-        loss = -(advantage.view(-1) * logs).mean()
-        loss = loss + anchor * imitation_loss(model, [pools[row] for row in rows], [aims[row] for row in rows], rng)
+        loss = anchor * imitation_loss(model, [pools[row] for row in rows], [aims[row] for row in rows], rng)
+        if reward is not None:
+            guard, gain, mean = _gain(model, pools, rows, reward, rng, k, step)
+            if guard:
+                model.load_state_dict(kept)
+                return model.eval(), rewards, guard
+            loss = loss - gain
+            rewards.append(mean)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         if step % CHECKPOINT == 0:
             kept = copy.deepcopy(model.state_dict())
         optimiser.step()
-        rewards.append(float(got.mean()))
     if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
         model.load_state_dict(kept)
         return model.eval(), rewards, "not_finite"
     return model.eval(), rewards, ""
+
+
+def _gain(
+    model: Any,  # noqa: ANN401
+    pools: Sequence[Pool],
+    rows: list[int],
+    reward: Callable[[list[int], list[list[str]]], NDArray[np.float64]],
+    rng: np.random.Generator,
+    k: int,
+    step: int,
+) -> tuple[str, Any, float]:
+    """Return the guard that fires, if any; what the policy gains, to be maximised; and the mean reward."""
+    import torch
+
+    b = len(rows)
+    stacked = Batch.of([pools[row] for row in rows]).repeat(k)
+    n = stacked.present.shape[1]
+    chosen, logs, _ = rollout(model, stacked, 1.0, gumbel(rng, b * k, n))
+    texts = [[place for place in row if place < n] for row in chosen.tolist()]
+    of = [row for row in rows for _ in range(k)]
+    said = [pools[row].texts(text) for row, text in zip(of, texts, strict=True)]
+    got = torch.from_numpy(np.asarray(reward(of, said), np.float32)).view(b, k)
+    if not torch.isfinite(got).all() or not torch.isfinite(logs).all():
+        return "not_finite", None, 0.0
+    same = np.mean([len({tuple(t) for t in texts[at : at + k]}) == 1 for at in range(0, b * k, k)])
+    if step > COLLAPSE_AFTER and same > COLLAPSED:
+        return "collapsed", None, 0.0
+    baseline = (got.sum(1, keepdim=True) - got) / (k - 1)
+    advantage = (got - baseline) / got.std().clamp(min=1e-3)
+    return "", (advantage.view(-1) * logs).mean(), float(got.mean())

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ml.refiner.old_text import sentences
+from ml.refiner.planted import planted as planted_claims
 from ml.refiner.product import LEXICON, Product, attribute_names, sources
 from ml.refiner.support import check, facts_to_say
 from ml.refiner.verdict import verify
@@ -139,7 +140,7 @@ def _plant(products, seed):
     chance = np.random.default_rng(seed)
     planted, missed = Counter(), []
     for product in products:
-        for kind, text in refiner.planted(product, product.description, chance):
+        for kind, text in planted_claims(product, product.description, chance):
             planted[kind] += 1
             if not check(text, product).unsupported:
                 missed.append((kind, product.item_id, text))
