@@ -157,7 +157,8 @@ class Refiner:
         realness = 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
         text, support = passed[best]
         before, after = self._quality.assess([product, replace(product, description=text)])
-        if after.score < before.score:
+        # The score of a text that a rule sees through means little: a full stop alone has 1.0.
+        if (bool(after.flags), -after.score) > (bool(before.flags), -before.score):
             return Refinement(product.item_id, None, "not_better", (), _finite(before.score, after.score))
         scores = _finite(before.score, after.score) | {
             "discriminator": float(realness[best]),

@@ -85,6 +85,11 @@ FALSE = {
 }  # fmt: skip
 
 
+def test_what_a_rule_sees_through_is_no_good_original(refiner, products):
+    bare = [replace(product, description=".") for product in products[:20]]
+    assert [one.is_refined for one in refiner.refine(bare)].count(True) > 10
+
+
 def test_false_facts_planted_into_generated_texts_are_all_caught(refiner, products, monkeypatch):
     truths = {one.item_id: one.text for one in refiner.refine(products[:24], seed=1) if one.is_refined}
     planted = 0
