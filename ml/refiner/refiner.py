@@ -14,10 +14,9 @@ import numpy as np
 
 from ml.refiner.choose import choose
 from ml.refiner.corpus import Bank, sentences, source_text
-from ml.refiner.decoding import sample
 from ml.refiner.discriminator import Described, Ensemble, make_discriminator
 from ml.refiner.fitting import LEAST_TEXTS, RefinerSettings, champion, fit_composer, good_texts, hold_out
-from ml.refiner.generator import Pool, make_pool, make_selector
+from ml.refiner.generator import make_selector
 from ml.refiner.ground import Grounding, compose, ground
 from ml.refiner.language_model import LanguageModel
 from ml.refiner.phrasebook import Phrasebook
@@ -183,17 +182,6 @@ class Refiner:
             else:
                 passed.append((text, support))
         return passed, reason
-
-    def compose_free(
-        self, product: Product, k: int, temperature: float, seed: int, pool: Pool | None = None
-    ) -> list[str]:
-        """Return k texts that the composer draws from neighbours' sentences: suggestions, not checked for truth."""
-        from ml.refiner.corpus import join
-
-        pool = pool or make_pool(self._bank, product)
-        return [
-            join(pool.texts(one.chosen)) for one in sample(self._selector, pool, product.item_id, k, temperature, seed)
-        ]
 
     def save(self, folder: Path) -> None:
         """Write weights as safetensors and the rest as JSON into a folder."""
