@@ -18,7 +18,7 @@ from ml.text import lexical_terms, passage
 from souk import training
 from souk.artefacts import TABLES
 from souk.errors import SoukError
-from souk.event_lake import verified_files
+from souk.event_lake import export_events, verified_files
 from souk.landing import land
 from souk.personal_search import read_choices
 from souk.profiles import build_profiles
@@ -194,7 +194,7 @@ def test_training_again_with_spark_writes_the_same_and_says_what_it_found(module
         assert float(right) > 5 * float(frequent)
 
 
-def test_the_mart_and_spark_count_what_the_reference_counts(module_database, settings, trained):
+def test_the_mart_and_spark_count_what_the_reference_counts(module_database, settings, shop):
     with psycopg.connect(module_database, autocommit=True) as connection:
         ids = [row[0] for row in connection.execute('select item_id from marts.dim_items order by item_id collate "C"')]
         place_items(connection, ids)
@@ -221,22 +221,16 @@ def test_the_mart_and_spark_count_what_the_reference_counts(module_database, set
     assert list((settings.lake / "small").glob("transitions*")) == []
 
 
-def test_the_lake_follows_the_mart_and_goes_where_dbt_counts(module_database, settings, trained):
-    spark_counts = dataclasses.replace(settings, edges="spark")
+def test_the_lake_is_the_marts_and_goes_where_dbt_counts(module_database, settings, shop):
     lake = settings.lake / "small" / "events"
-
-    def counted(connection, settings):
-        return [edges.src.tolist() for edges in read_transitions(connection, settings, "small", ids)]
-
     with psycopg.connect(module_database, autocommit=True) as connection:
-        ids = [row[0] for row in connection.execute('select item_id from marts.dim_items order by item_id collate "C"')]
-        place_items(connection, ids)
-        of_all = counted(connection, spark_counts)
-        before = {path: path.stat().st_mtime_ns for path in lake.rglob("*")}
-        assert counted(connection, spark_counts) == of_all
-        assert {path: path.stat().st_mtime_ns for path in lake.rglob("*")} == before
-        assert counted(connection, settings) == of_all
-        assert not lake.exists()
+        export_events(connection, "small", lake)
+        assert export_events(connection, "small", lake) == []
+        [(liked,)] = connection.execute("select count(*) from marts.fct_interactions where strength > 0").fetchall()
+        assert sum(pq.read_metadata(path).num_rows for path in verified_files(lake)) == liked
+        place_items(connection, ["none"])
+        read_transitions(connection, settings, "small", ["none"])
+    assert not lake.exists()
 
 
 def test_an_order_without_a_clock_is_one_date_with_the_same_edges(database, settings, tmp_path):
