@@ -26,7 +26,7 @@ from souk.errors import SoukError
 from souk.settings import Settings
 from spark_jobs.item_text import ENCODED, VECTORS, PartitionEncoder, partition_encoder
 from spark_jobs.progress import Progress
-from spark_jobs.session import spark_session
+from spark_jobs.session import slots, spark_session
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def encode_items(
             merged = products.select(key).join(
                 by_text.unionByName(encoded.where("error is null").drop("error")), "text_hash"
             )
-            merged = merged.select(*VECTORS.names).coalesce(spark.sparkContext.defaultParallelism)
+            merged = merged.select(*VECTORS.names).coalesce(slots(spark))
             merged.write.parquet(str(unfinished))
             anew = products.select(key).join(encoded.select("text_hash", "error"), "text_hash")
             found = anew.groupBy("error").agg(f.count("*").alias("items"), f.count_distinct("text_hash").alias("texts"))
@@ -169,9 +169,9 @@ def _read_items(spark: SparkSession, items: Path) -> tuple[DataFrame, int]:
         raise SoukError(f"there are no products at {items}", "Build the marts and export dim_items first.")
     try:
         products = spark.read.parquet(str(items))
+        types = dict(products.dtypes)
     except AnalysisException as error:
         raise SoukError(f"{items} is not a Parquet file of products", "Export dim_items again.") from error
-    types = dict(products.dtypes)
     wrong = [f"{name} {kind}" for name, kind in ITEM_COLUMNS.items() if types.get(name) != kind]
     if wrong:
         raise SoukError(f"{items} lacks the column {', '.join(wrong)}", "Export dim_items again.")
@@ -203,14 +203,14 @@ def _read_vectors(spark: SparkSession, vectors: Path) -> DataFrame:
 def _encode(changed: DataFrame, rows: int, encode: PartitionEncoder, scratch: Path) -> DataFrame:
     """Return the encoded texts, written to a file first so that they are computed once."""
     spark = changed.sparkSession
-    slots = spark.sparkContext.defaultParallelism
-    tasks = slots * max(1, math.ceil(rows / (slots * ROWS_PER_TASK)))
+    parallel = slots(spark)
+    tasks = parallel * max(1, math.ceil(rows / (parallel * ROWS_PER_TASK)))
     raw = changed.select(
         *(f.col(name).cast("binary").alias(name) for name, kind in ITEM_COLUMNS.items() if kind == "string"),
         f.col("categories").cast("array<binary>").alias("categories"),
     )
     encoded = raw.repartition(tasks).mapInArrow(encode, from_arrow_schema(ENCODED))
-    with Progress(spark.sparkContext, "texts", rows, tasks):
+    with Progress(spark, "texts", rows, tasks):
         encoded.write.parquet(str(scratch / "encoded"))
     return spark.read.schema(encoded.schema).parquet(str(scratch / "encoded"))
 
