@@ -56,7 +56,7 @@ lint: setup ## check style, types and SQL; changes nothing
 	@$(BIN)/mypy
 	@$(BIN)/sqlfluff lint --disable-progress-bar -q dbt/models sql
 
-bench: bench-ranking bench-category bench-serving bench-encode bench-load ## run every benchmark
+bench: bench-ranking bench-category bench-serving bench-encode bench-load bench-scale ## run every benchmark
 
 bench-ranking: $(BENCH)/.ready ## compare ranking with baselines and peers, tuned alike
 	@$(BENCH)/bin/python -m bench.ranking
@@ -82,9 +82,12 @@ bench-encode: $(BENCH)/.ready ## time encoding through Spark next to SentenceTra
 bench-load: setup ## time loading through Spark next to a bare COPY and to Spark's JDBC writer
 	@$(BIN)/python -m bench.load
 
+bench-scale: setup ## time every stage, from files to a published release, on 10,000 to 1,000,000 products
+	@$(BIN)/python -m bench.scale
+
 clean: ## remove generated files, the database included; asks first
 	@read -r -p "Remove var/ and .venv/, the database included? [y/N] " answer && [ "$$answer" = y ]
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m souk down || true
 	@rm -rf var .venv
 
-.PHONY: help setup demo up down status psql docs test test-fast lint bench bench-ranking bench-category bench-serving bench-encode bench-load clean
+.PHONY: help setup demo up down status psql docs test test-fast lint bench bench-ranking bench-category bench-serving bench-encode bench-load bench-scale clean

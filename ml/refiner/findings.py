@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.evaluation.compare import paired
-from ml.refiner.trial import CURVES, Measured, Trial
+from ml.refiner.arms import CURVES
+from ml.refiner.trial import Measured, Trial
 
 GAN = "GAN"
 # What each comparison isolates: an arm, and the same without that part.

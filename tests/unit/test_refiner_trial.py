@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from ml.refiner import Refinement, RefinerSettings
+from ml.refiner import arms as composed_arms
 from ml.refiner import trial as module
+from ml.refiner.arms import COMPOSED, Arms, said_share
 from ml.refiner.corpus import join
 from ml.refiner.discriminator import Described
 from ml.refiner.findings import findings
@@ -39,8 +41,8 @@ def quick():
     """Let judges learn for a few steps, at two temperatures: what is tested is what they see."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ml.refiner.judge.MOST_STEPS", 30)
-        patch.setattr(module, "TEMPERATURES", (0.7, 1.0))
-        patch.setattr(module, "CANDIDATES", (1.0,))
+        patch.setattr(composed_arms, "TEMPERATURES", (0.7, 1.0))
+        patch.setattr(composed_arms, "CANDIDATES", (1.0,))
         yield
 
 
@@ -110,13 +112,13 @@ def test_perplexity_is_lower_for_what_is_alike():
 
 def test_findings_hold_every_arm_and_what_is_published_is_true(trials):
     found = findings(trials)
-    assert set(found["arms"]) >= {*module.PLAIN, *module.COMPOSED, "published", "GAN"}
+    assert set(found["arms"]) >= {*module.PLAIN, *COMPOSED, "published", "GAN"}
     assert found["arms"]["published"]["precision"] > found["arms"]["MLE"]["precision"]
     assert found["published"]["unsupported"] == 0
     assert found["published"]["published"] > 0
     assert sum(kind["planted"] for kind in found["planted"].values()) > 30
     assert all(kind["planted"] == kind["caught"] for kind in found["planted"].values())
-    assert set(found["curves"]["GAN"]) == {str(temperature) for temperature in module.TEMPERATURES}
+    assert set(found["curves"]["GAN"]) == {str(temperature) for temperature in composed_arms.TEMPERATURES}
     for trial in trials:
         assert trial.arms["title + attributes"].network.auc > 0.8
     json.dumps(found)
@@ -142,13 +144,12 @@ def test_claims_that_are_not_caught_miss_the_target(trials):
 def test_best_of_k_covers_more_than_one_by_chance():
     learned, _, test = cut(refiner.demo_shop()[0][:200])
     composer = fit_composer(learned, QUICK, 0)
-    stage = module._Stage(composer, SMALL, 0)
-    pools, _, _ = stage._opened(test)
-    drawn = stage._drawn(pools, test, "mle", 1.0)
+    arms = Arms(composer, SMALL.samples, SMALL.compared, 0)
+    drawn = arms.draw_texts(arms.pools(test), test, "mle", 1.0)
     covers = {
         arm: np.mean([
-            module.said_share(product, join(text.sentences))
-            for product, text in zip(test, stage._chosen(drawn, test, arm), strict=True)
+            said_share(product, join(text.sentences))
+            for product, text in zip(test, arms.choose_texts(drawn, test, arm), strict=True)
         ])
         for arm in ("random", "coverage")
     }  # fmt: skip
