@@ -76,7 +76,7 @@ def train_terms(
     encoded = encode_queries(texts)
     share = lexicon.documents[words] / max(int(lexicon.documents[words].sum()), 1)
     table[words] = _centred(texts[: len(words)], encoded[: len(words)]) * (SIF / (SIF + share))[:, None]
-    is_taught = encoded[len(words) :].any(axis=1)
+    is_taught = np.asarray(encoded[len(words) :].any(axis=1), bool)
     teacher = _centred(texts[len(words) :], encoded[len(words) :])[is_taught]
     n_fragments = int(is_taught[: len(fragments)].sum())
     examples = [example for example, taught in zip(examples, is_taught, strict=True) if taught]

@@ -214,7 +214,9 @@ def _rewrite(change: Callable[[pa.Table], pa.Table]) -> Callable[[Path], object]
         _rewrite(lambda table: table.slice(1)),
         _rewrite(lambda table: table.drop_columns(["vector"])),
         _rewrite(
-            lambda table: table.set_column(2, "vector", pa.array([[1.0, 0.0]] * len(table), table.schema.types[2]))
+            lambda table: table.set_column(
+                2, "vector", pa.array([[1.0]] + [[1.0, 0.0]] * (len(table) - 1), table.schema.types[2])
+            )
         ),
         lambda vectors: (vectors / PART).unlink(),
         lambda vectors: (vectors / "manifest.json").unlink(),
