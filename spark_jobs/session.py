@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as f
+from pyspark.sql.utils import is_remote
 
 from souk.errors import SoukError
 from souk.settings import REPOSITORY, Settings
 from spark_jobs.java import java_home
+
+# What a session may set on a server that is running.
+OF_SESSION = {
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.shuffle.partitions": "4",
+}
+CONNECT_PORT, PATIENCE = 15002, 10.0
+# More ranges than any cluster has slots.
+MANY = 1_000_000
 
 
 def spark_session(app: str, master: str, home: Path | None = None) -> SparkSession:
     """Start a session, or return the one that this process has.
 
     A `local` master listens on loopback only and runs the workers with this Python; on a cluster, PYSPARK_PYTHON says
-    which Python the executors have.
+    which Python the executors have. A server of Spark Connect is used as it runs: its workers must import this
+    repository, and see the same files.
 
     Args:
         app: Name of the application.
-        master: `local[N]`, `spark://…`, `yarn` or `k8s://…`.
+        master: `local[N]`, `spark://…`, `yarn`, `k8s://…` or `sc://host:port`.
         home: Where scratch files go; that of the settings by default.
 
     Raises:
-        SoukError: There is no Java to run Spark with, or the master is a server of Spark Connect.
+        SoukError: There is no Java to run Spark with, or the server of Spark Connect does not answer.
     """
     if master.startswith("sc://"):
-        # Progress and the size of tasks come from the driver's own context, which Connect does not give.
-        raise SoukError(f"Spark Connect ({master}) is not supported", "Set SOUK_SPARK_MASTER to the cluster's master.")
+        return _connect(app, master)
     if (active := SparkSession.getActiveSession()) is not None:
         return active
     home = Settings.from_env().home if home is None else home
@@ -38,13 +52,11 @@ def spark_session(app: str, master: str, home: Path | None = None) -> SparkSessi
     os.environ["JAVA_HOME"] = str(java_home(home))
     inherited = os.environ.get("PYTHONPATH")
     options = {
+        **OF_SESSION,
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "WARN",
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
-        "spark.sql.execution.arrow.pyspark.enabled": "true",
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": "4",
         "spark.executorEnv.PYTHONPATH": f"{REPOSITORY}{os.pathsep}{inherited}" if inherited else str(REPOSITORY),
         # One thread for each task: Spark already runs a task on every core.
         "spark.executorEnv.OMP_NUM_THREADS": "1",
@@ -59,5 +71,28 @@ def spark_session(app: str, master: str, home: Path | None = None) -> SparkSessi
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName(app).master(master)
     for name, value in options.items():
+        builder = builder.config(name, value)
+    return builder.getOrCreate()
+
+
+def slots(spark: SparkSession) -> int:
+    """Return how many tasks run at a time, as far as Spark knows."""
+    if is_remote():
+        # A server says it only by what it does.
+        return spark.range(MANY).select(f.spark_partition_id()).distinct().count()
+    return spark.sparkContext.defaultParallelism
+
+
+def _connect(app: str, server: str) -> SparkSession:
+    address = urlsplit(server)
+    try:
+        # The client itself would try for ten minutes.
+        socket.create_connection((address.hostname or "", address.port or CONNECT_PORT), PATIENCE).close()
+    except (OSError, ValueError) as error:
+        raise SoukError(
+            f"No server of Spark Connect answers at {server}", "Start it, or correct SOUK_SPARK_MASTER."
+        ) from error
+    builder = SparkSession.builder.appName(app).remote(server)
+    for name, value in OF_SESSION.items():
         builder = builder.config(name, value)
     return builder.getOrCreate()

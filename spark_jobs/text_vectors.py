@@ -29,6 +29,7 @@ from ml.encoder import Encoder, load_encoder, locate
 from ml.text import PREPROCESSING_VERSION
 from souk.errors import SoukError
 from spark_jobs.progress import Progress
+from spark_jobs.session import slots
 
 LONGEST_TEXT = 100_000
 
@@ -160,13 +161,13 @@ def encode_on_executors(
         target: Where the file goes.
     """
     spark = changed.sparkSession
-    slots = spark.sparkContext.defaultParallelism
-    tasks = slots * max(1, math.ceil(rows / (slots * rows_per_task)))
+    parallel = slots(spark)
+    tasks = parallel * max(1, math.ceil(rows / (parallel * rows_per_task)))
     raw = changed.select(
         *(f.col(name).cast(kind.replace("string", "binary")).alias(name) for name, kind in changed.dtypes)
     )
     encoded = raw.repartition(tasks).mapInArrow(encode, from_arrow_schema(schema))
-    with Progress(spark.sparkContext, "texts", rows, tasks):
+    with Progress(spark, "texts", rows, tasks):
         encoded.write.parquet(str(target))
     return spark.read.schema(encoded.schema).parquet(str(target))
 

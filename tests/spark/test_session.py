@@ -13,11 +13,13 @@ from souk.errors import SoukError
 from spark_jobs import java
 from spark_jobs.progress import line
 from spark_jobs.session import spark_session
+from tests.conftest import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 JOB = """
 import sys, pathlib
 from spark_jobs.session import spark_session
+from tests.conftest import free_port
 spark = spark_session("java-test", "local[1]", pathlib.Path(sys.argv[1]))
 double = spark.range(4).mapInPandas(lambda frames: (2 * frame for frame in frames), "id long")
 print("sum", double.selectExpr("sum(id)").first()[0])
@@ -96,9 +98,11 @@ def test_session_listens_on_loopback_and_keeps_scratch_under_home(spark):
     assert settings["spark.sql.warehouse.dir"].removeprefix("file:") == f"{scratch}/warehouse"
 
 
-def test_spark_connect_is_refused(tmp_path):
-    with pytest.raises(SoukError, match="Spark Connect \\(sc://host:15002\\) is not supported"):
-        spark_session("test", "sc://host:15002", tmp_path)
+@pytest.mark.parametrize("master", ["sc://127.0.0.1:{port}", "sc://127.0.0.1:port"])
+def test_a_server_of_spark_connect_that_does_not_answer_is_named(tmp_path, master):
+    master = master.format(port=free_port())
+    with pytest.raises(SoukError, match=f"No server of Spark Connect answers at {master}"):
+        spark_session("test", master, tmp_path)
 
 
 def test_progress_line():

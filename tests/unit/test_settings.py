@@ -43,6 +43,13 @@ def test_edges_are_counted_by_what_is_known():
         Settings.from_env({"SOUK_EDGES": "flink"})
 
 
+def test_trainers_need_more_than_spark_connect_gives():
+    given = {"SOUK_SPARK_MASTER": "sc://host:15002"}
+    assert Settings.from_env(given).trainers == 0
+    with pytest.raises(SoukError, match="SOUK_TRAINERS=2 needs TorchDistributor"):
+        Settings.from_env(given | {"SOUK_TRAINERS": "2"})
+
+
 def test_the_environment_decides():
     settings = Settings.from_env({"SOUK_HOME": "/somewhere", "SOUK_LATE_DAYS": "3"})
     assert (str(settings.lake), settings.late_days) == ("/somewhere/lake", 3)

@@ -1,4 +1,4 @@
-"""Encoding and loading end the same, whatever is killed on the way: the whole process, or an executor of a cluster."""
+"""Encoding and loading end the same wherever Spark runs, and whatever is killed: the process, an executor of a cluster."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ WORDS = ("dog", "cat", "cup", "big", "small", "query")
 ITEMS, TEXTS = 400, 350
 CREATE = "create table item_vector (item_id text primary key, text_hash text, terms text[], vector halfvec(16))"
 Rows = list[tuple[Any, ...]]
+CLIENT = """
+import sys
+from spark_jobs.session import slots, spark_session
+spark = spark_session("connect", sys.argv[1])
+print(type(spark).__module__, slots(spark))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -212,5 +218,59 @@ def test_a_cluster_that_loses_an_executor_ends_as_one_process_does(spark, folder
             lost.kill()
             assert process.wait(240) == 0, (folder / "log").read_text()[-3000:]
         assert not lost.is_running()
+    report = encode_and_load.encode(spark, folder)
+    assert (report.encoded, report.content_hash, stored(connection)) == (0, *expected)
+
+
+@contextmanager
+def connect_server(home: Path) -> Iterator[str]:
+    """A server of Spark Connect with two slots, on loopback."""
+    port = free_port()
+    submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
+    options = {
+        "spark.connect.grpc.binding.address": "127.0.0.1",
+        "spark.connect.grpc.binding.port": str(port),
+        "spark.driver.host": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.sql.warehouse.dir": str(home / "warehouse"),
+    }
+    command = [
+        str(submit),
+        "--master",
+        "local[2]",
+        "--class",
+        "org.apache.spark.sql.connect.service.SparkConnectServer",
+    ]
+    command += [part for name, value in options.items() for part in ("--conf", f"{name}={value}")]
+    environment = os.environ | {
+        "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": str(REPOSITORY),
+    }  # fmt: skip
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "spark-internal"], env=environment, stdout=log, stderr=log, cwd=home, start_new_session=True
+        )
+        try:
+            wait_for(
+                "listening",
+                lambda: b"Spark Connect server started" in (home / "log").read_bytes(),
+                process,
+                home / "log",
+            )
+            yield f"sc://127.0.0.1:{port}"
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(60)
+
+
+def test_a_server_of_spark_connect_ends_as_one_process_does(spark, folder, connection, small_tasks, tmp_path):
+    expected = finish(spark, folder, connection)
+    assert len(expected[1]) == ITEMS
+    forget(folder)
+    connection.execute("truncate item_vector")
+    with connect_server(tmp_path) as url:
+        asked = subprocess.run([sys.executable, "-c", CLIENT, url], cwd=REPOSITORY, capture_output=True, text=True)
+        assert asked.stdout == "pyspark.sql.connect.session 2\n", asked.stderr
+        with running(url, folder, connection) as process:
+            assert process.wait(240) == 0, (folder / "log").read_text()[-3000:]
     report = encode_and_load.encode(spark, folder)
     assert (report.encoded, report.content_hash, stored(connection)) == (0, *expected)
