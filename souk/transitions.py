@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ml.recommender.edges import NEIGHBOURS, Edges, strongest
+from souk.event_lake import export_events
 from souk.settings import Settings
 from souk.shoppers import Connection, stream
-
-LIKED = pa.schema(
-    [("shopper", pa.int64()), ("item_id", pa.string()), ("happened_at", pa.int64()), ("event_id", pa.string())]
-)
-ROWS_PER_GROUP = 100_000
 
 
 def read_transitions(
@@ -35,23 +31,15 @@ def read_transitions(
         shop: The shop.
         item_ids: The products, in the order of their positions.
     """
+    events = settings.lake / shop / "events"
     if settings.edges == "spark":
-        table = _counted_by_spark(connection, settings, shop)
+        export_events(connection, shop, events)
+        table = _counted_by_spark(settings, shop, events)
         return _of_table(table, "held", item_ids), _of_table(table, "all", item_ids)
+    if events.exists():
+        # No export would take an erased shopper out of it.
+        shutil.rmtree(events)
     return _of_mart(connection, shop, "held"), _of_mart(connection, shop, "all")
-
-
-def export_liked(connection: Connection, shop: str, target: Path) -> None:
-    """Write the events that say yes to a product as Parquet; shoppers are numbers that mean nothing elsewhere."""
-    rows = stream(
-        connection,
-        "select dense_rank() over (order by user_key), item_id, (extract(epoch from event_at) * 1000000)::bigint,"
-        " event_id from marts.fct_interactions where shop = %s and strength > 0",
-        [shop],
-    )
-    with pq.ParquetWriter(target, LIKED) as writer:
-        while group := list(islice(rows, ROWS_PER_GROUP)):
-            writer.write_table(pa.table(list(zip(*group, strict=True)), schema=LIKED))
 
 
 def _of_mart(connection: Connection, shop: str, cut: str) -> Edges:
@@ -73,21 +61,17 @@ def _of_mart(connection: Connection, shop: str, cut: str) -> Edges:
     )
 
 
-def _counted_by_spark(connection: Connection, settings: Settings, shop: str) -> pa.Table:
+def _counted_by_spark(settings: Settings, shop: str, events: Path) -> pa.Table:
     from spark_jobs.item_transitions import item_transitions
     from spark_jobs.session import spark_session
 
-    folder = settings.lake / shop / "transitions"
-    folder.mkdir(parents=True, exist_ok=True)
-    liked, target = folder / "liked.parquet", folder / "edges"
     spark = spark_session("souk transitions", settings.spark_master, settings.home)
     try:
-        export_liked(connection, shop, liked)
-        item_transitions(spark, liked, target)
-        return pq.read_table(sorted(target.glob("*.parquet")))
+        with tempfile.TemporaryDirectory(dir=settings.lake / shop, prefix="transitions-") as scratch:
+            edges = Path(scratch) / "edges"
+            item_transitions(spark, events, edges)
+            return pq.read_table(sorted(edges.glob("*.parquet")))
     finally:
-        # What single shoppers did stays in the database, where it can be erased.
-        shutil.rmtree(folder)
         spark.stop()
 
 

@@ -1,4 +1,4 @@
-"""Which product follows which, counted by Spark from Parquet: the mart `fct_item_transitions` on many machines."""
+"""Which product follows which, counted by Spark from the event lake: `fct_item_transitions` on many machines."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from functools import reduce
 from operator import add
 from pathlib import Path
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as f
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from ml.recommender.edges import DEGREE_EXPONENT, GAP_EXPONENT, MAX_GAP, NEIGHBOURS, REVERSE
 from souk.errors import SoukError
+from souk.event_lake import EVENTS, verified_files
 from souk.settings import Settings
 from spark_jobs.session import spark_session
 
-LIKED = {"shopper": "bigint", "item_id": "string", "happened_at": "bigint", "event_id": "string"}
 CUTS = {"all": 0, "held": 1}
 
 
-def item_transitions(spark: SparkSession, liked: Path, target: Path) -> None:
+def item_transitions(spark: SparkSession, events: Path, target: Path) -> None:
     """Write the edges of both cuts: `all`, and `held`, without each shopper's last new product.
 
     The edges are those of `ml.recommender.edges.transitions`; every sum has the order that it has there, so that a
@@ -31,13 +31,13 @@ def item_transitions(spark: SparkSession, liked: Path, target: Path) -> None:
 
     Args:
         spark: The session.
-        liked: Parquet with the columns of `LIKED`: events that say yes to a product; `happened_at` in microseconds.
+        events: Folder of the event lake; what its manifest names is read, once all of it has been checked.
         target: Parquet to replace, with the columns cut, item_id, next_item_id and val.
 
     Raises:
-        SoukError: The events are missing or lack a column.
+        SoukError: The manifest or a file is missing, or a file is not the one that the manifest names.
     """
-    firsts = _first_liked(_read(spark, liked))
+    firsts = _first_liked(_read(spark, events))
     cuts = [
         firsts.where(f.col("position") <= f.col("item_count") - left_out).withColumn("cut", f.lit(cut))
         for cut, left_out in CUTS.items()
@@ -46,7 +46,7 @@ def item_transitions(spark: SparkSession, liked: Path, target: Path) -> None:
     damping = sequences.groupBy("cut", "item_id").agg(
         f.pow(f.count("*") + f.lit(1.0), f.lit(DEGREE_EXPONENT)).alias("damping")
     )
-    ahead = Window.partitionBy("cut", "shopper").orderBy("position")
+    ahead = Window.partitionBy("cut", "user_key").orderBy("position")
     later = f.array(*(f.lead("item_id", gap).over(ahead) for gap in range(1, MAX_GAP + 1)))
     followed = (
         sequences.select("cut", "item_id", later.alias("later"))
@@ -78,14 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m spark_jobs.item_transitions", description="Count what follows what."
     )
-    parser.add_argument("--liked", type=Path, required=True, help="Parquet of events")
+    parser.add_argument("--events", type=Path, required=True, help="folder of the event lake")
     parser.add_argument("--target", type=Path, required=True, help="Parquet to write")
     parser.add_argument("--master", default=settings.spark_master, help="where Spark runs")
     options = parser.parse_args(argv)
     logging.getLogger("py4j").setLevel(logging.WARNING)
     try:
         item_transitions(
-            spark_session("souk-item-transitions", options.master, settings.home), options.liked, options.target
+            spark_session("souk-item-transitions", options.master, settings.home), options.events, options.target
         )
     except SoukError as error:
         sys.stderr.write(f"{error}\n")
@@ -93,29 +93,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _read(spark: SparkSession, liked: Path) -> DataFrame:
-    if not liked.exists():
-        raise SoukError(f"there are no events at {liked}", "Export the liked events first.")
-    try:
-        events = spark.read.parquet(str(liked))
-        types = dict(events.dtypes)
-    except AnalysisException as error:
-        raise SoukError(f"{liked} is not a Parquet file of events", "Export the liked events again.") from error
-    if wrong := [f"{name} {kind}" for name, kind in LIKED.items() if types.get(name) != kind]:
-        raise SoukError(f"{liked} lacks the column {', '.join(wrong)}", "Export the liked events again.")
-    return events
+def _read(spark: SparkSession, events: Path) -> DataFrame:
+    files, schema = verified_files(events), from_arrow_schema(EVENTS)
+    if not files:
+        return spark.createDataFrame([], schema)
+    # Without the option Spark may refuse times before 1900, which old calendars tell otherwise.
+    return spark.read.schema(schema).option("datetimeRebaseMode", "CORRECTED").parquet(*map(str, files))
 
 
 def _first_liked(events: DataFrame) -> DataFrame:
     """Return each product of each shopper once, with its position in time order."""
-    in_time = ("happened_at", "event_id")
-    again = Window.partitionBy("shopper", "item_id").orderBy(*in_time)
+    in_time = ("event_at", "event_id")
+    again = Window.partitionBy("user_key", "item_id").orderBy(*in_time)
     firsts = events.withColumn("occurrence", f.row_number().over(again)).where("occurrence = 1")
     return firsts.select(
-        "shopper",
+        "user_key",
         "item_id",
-        f.row_number().over(Window.partitionBy("shopper").orderBy(*in_time)).alias("position"),
-        f.count("*").over(Window.partitionBy("shopper")).alias("item_count"),
+        f.row_number().over(Window.partitionBy("user_key").orderBy(*in_time)).alias("position"),
+        f.count("*").over(Window.partitionBy("user_key")).alias("item_count"),
     )
 
 

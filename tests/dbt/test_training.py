@@ -18,11 +18,13 @@ from ml.text import lexical_terms, passage
 from souk import training
 from souk.artefacts import TABLES
 from souk.errors import SoukError
+from souk.event_lake import export_events, verified_files
 from souk.landing import land
 from souk.personal_search import read_choices
 from souk.profiles import build_profiles
 from souk.settings import Settings
 from souk.shoppers import place_items, read_behaviour
+from souk.sources.amazon import open_sequences
 from souk.sources.demo_shop import open_demo_shop
 from souk.transitions import read_transitions
 from spark_jobs import encode_texts, text_vectors
@@ -226,7 +228,7 @@ def test_texts_from_the_lake_make_the_index_that_the_encoder_makes(module_databa
     assert [table for table in TABLES if not tables[table].equals(trained[1][table])] == []
 
 
-def test_the_mart_and_spark_count_what_the_reference_counts(module_database, settings, trained):
+def test_the_mart_and_spark_count_what_the_reference_counts(module_database, settings, shop):
     with psycopg.connect(module_database, autocommit=True) as connection:
         ids = [row[0] for row in connection.execute('select item_id from marts.dim_items order by item_id collate "C"')]
         place_items(connection, ids)
@@ -243,7 +245,51 @@ def test_the_mart_and_spark_count_what_the_reference_counts(module_database, set
             assert found.src.tolist() == wanted.src.tolist()
             assert found.dst.tolist() == wanted.dst.tolist()
             assert np.abs(found.val - wanted.val).max() <= 1e-6
-    assert not (settings.lake / "small" / "transitions").exists()
+    lake = settings.lake / "small" / "events"
+    files = verified_files(lake)
+    assert len(files) > 100
+    assert all(re.fullmatch(r"date=2026-\d\d-\d\d", path.parent.name) for path in files)
+    users = {user for path in files for user in pq.read_table(path)["user_key"].to_pylist()}
+    assert len(users) > 100
+    assert [user for user in users if not re.fullmatch(r"u1_[0-9a-f]{32}", user)] == []
+    assert list((settings.lake / "small").glob("transitions*")) == []
+
+
+def test_the_lake_is_the_marts_and_goes_where_dbt_counts(module_database, settings, shop):
+    lake = settings.lake / "small" / "events"
+    with psycopg.connect(module_database, autocommit=True) as connection:
+        export_events(connection, "small", lake)
+        assert export_events(connection, "small", lake) == []
+        [(liked,)] = connection.execute("select count(*) from marts.fct_interactions where strength > 0").fetchall()
+        assert sum(pq.read_metadata(path).num_rows for path in verified_files(lake)) == liked
+        place_items(connection, ["none"])
+        read_transitions(connection, settings, "small", ["none"])
+    assert not lake.exists()
+
+
+def test_an_order_without_a_clock_is_one_date_with_the_same_edges(database, settings, tmp_path):
+    folder = tmp_path / "ordered"
+    folder.mkdir()
+    ids = [f"i{n:02}" for n in range(40)]
+    (folder / "items.jsonl").write_text("".join(f'{{"item_id": "{item}", "title": "Tea {item}"}}\n' for item in ids))
+    chance = np.random.default_rng(0)
+    walks = [(chance.random(30) ** 2 * 40).astype(int).tolist() for _ in range(60)]
+    lines = (f"user{user} " + " ".join(ids[place] for place in walk) for user, walk in enumerate(walks))
+    (folder / "sequences.txt").write_text("\n".join(lines))
+    land(database, settings, open_sequences(folder / "items.jsonl", folder / "sequences.txt"))
+    build_profiles(database, settings, "ordered")
+    with psycopg.connect(database, autocommit=True) as connection:
+        place_items(connection, ids)
+        of_mart = read_transitions(connection, settings, "ordered", ids)
+        by_spark = read_transitions(connection, dataclasses.replace(settings, edges="spark"), "ordered", ids)
+    assert [path.parent.name for path in verified_files(settings.lake / "ordered" / "events")] == ["date=2000-01-01"]
+    firsts = [distinct(walk) for walk in walks]
+    for number, sequences in enumerate([[items[:-1] for items in firsts], firsts]):
+        wanted = transitions(sequences, len(ids))
+        assert len(wanted.src) > 500
+        for found in (of_mart[number], by_spark[number]):
+            assert (found.src.tolist(), found.dst.tolist()) == (wanted.src.tolist(), wanted.dst.tolist())
+            assert np.abs(found.val - wanted.val).max() <= 1e-6
 
 
 def test_a_shop_without_vectors_is_refused(module_database, settings, shop):
