@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ml.champion import Trial, hold_trial
-from ml.encoder import load_encoder
+from ml.encoder import QUERY_TOKENS
 from ml.recommender import Catalogue, Recommender, distinct, fit_with_trial
 from ml.recommender.category import (
     Category,
@@ -47,6 +47,9 @@ from souk.shoppers import (
     shoppers,
 )
 from souk.transitions import read_transitions
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +93,7 @@ def train_release(
         Rows of each table, and the number of events.
 
     Raises:
-        SoukError: No product has a vector.
+        SoukError: No product has a vector, or there is no such encoder.
     """
     with closing(connect(dsn, autocommit=True)) as connection:
         products = read_products(connection, shop, sorted((settings.lake / shop / "vectors").glob("*.parquet")))
@@ -112,8 +115,8 @@ def train_release(
         for (term, first), weight in recommender.weights.items():
             log.debug("weight of %s from %s products of history: %.3f", term, first, weight)
         judged = read_judged(connection, shop)
-        model = load_encoder(encoder, settings.models, settings.encoder_precision)
-        index = build_index(products.documents(), catalogue.vectors, model.encode_queries, judged, seed=SEED)
+        encode_queries = query_encoder(settings, shop, encoder)
+        index = build_index(products.documents(), catalogue.vectors, encode_queries, judged, seed=SEED)
         log.info("search: %s terms, %s judged queries", f"{len(index.terms):,}", f"{len(judged):,}")
         personal = fit_personal(index, recommender.text_vectors, read_choices(connection, shop))
         log.info(
@@ -162,14 +165,31 @@ def learner(settings: Settings, shop: str) -> Iterator[Learn]:
     if not settings.trainers:
         yield train
         return
-    from spark_jobs.session import spark_session
     from spark_jobs.train_recommender import train_recommender
 
-    spark = spark_session("souk train", settings.spark_master, settings.home)
-    try:
+    with _spark(settings) as spark:
         yield lambda features, sequences, seed: train_recommender(
             spark, features, sequences, seed, settings.trainers, settings.lake / shop
         )
+
+
+def query_encoder(settings: Settings, shop: str, encoder: str) -> Callable[[list[str]], NDArray[np.float32]]:
+    """Return what gives the vectors of short texts: from the lake, where they were encoded before."""
+    from spark_jobs.encode_texts import encode_texts
+    from spark_jobs.text_vectors import TextModel
+
+    model = TextModel(encoder, settings.encoder_precision, QUERY_TOKENS, settings.models, "query")
+    vectors = settings.lake / shop / "query-vectors"
+    return lambda texts: encode_texts(texts, vectors, model, lambda: _spark(settings))
+
+
+@contextmanager
+def _spark(settings: Settings) -> Iterator[SparkSession]:
+    from spark_jobs.session import spark_session
+
+    spark = spark_session("souk train", settings.spark_master, settings.home)
+    try:
+        yield spark
     finally:
         spark.stop()
 

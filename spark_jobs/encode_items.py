@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import logging
-import math
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,13 +15,21 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from ml.encoder import PRECISIONS, locate
-from ml.text import PREPROCESSING_VERSION
+from ml.encoder import PRECISIONS
 from souk.errors import SoukError
 from souk.settings import Settings
-from spark_jobs.item_text import ENCODED, VECTORS, PartitionEncoder, partition_encoder
-from spark_jobs.progress import Progress
+from spark_jobs.item_text import ENCODED, VECTORS, prepare
 from spark_jobs.session import slots, spark_session
+from spark_jobs.text_vectors import (
+    EncodeReport,
+    TextModel,
+    content_hash,
+    encode_on_executors,
+    partition_encoder,
+    recover,
+    swap,
+    write_manifest,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,31 +41,7 @@ ITEM_COLUMNS = {
     "categories": "array<string>",
     "text_hash": "string",
 }
-# Small enough that progress shows and a lost task costs little; an encoder outlives its tasks.
 ROWS_PER_TASK = 128
-
-
-@dataclass(frozen=True)
-class EncodeReport:
-    """What a run did; the content of `manifest.json`.
-
-    Attributes:
-        rows: Products in the data set.
-        encoded: Of these, those whose text this run encoded.
-        reused: Of these, those whose text had a vector before.
-        texts: Different texts that this run encoded.
-        quarantined: Products without a vector: `{"item_id", "reason"}`, by item_id.
-        model_id: Encoder, precision, cut and preprocessing that the vectors come from.
-        content_hash: SHA-256 over what the vectors were made from: item_id, text_hash, model_id, by item_id.
-    """
-
-    rows: int
-    encoded: int
-    reused: int
-    texts: int
-    quarantined: list[dict[str, str]]
-    model_id: str
-    content_hash: str
 
 
 def encode_items(
@@ -83,12 +62,9 @@ def encode_items(
         SoukError: The products are missing, empty, repeated or lack a column, or there is no such encoder.
     """
     products, rows = _read_items(spark, items)
-    try:
-        _, encoder_id = locate(encoder, models, precision)
-    except ValueError as error:
-        raise SoukError(str(error), "Correct SOUK_ENCODER or SOUK_ENCODER_PRECISION.") from error
-    model_id = f"{encoder_id}/{max_tokens}/p{PREPROCESSING_VERSION}"
-    _recover(vectors)
+    model = TextModel(encoder, precision, max_tokens, models, "passage")
+    model_id = model.model_id()
+    recover(vectors)
     stored = _read_vectors(spark, vectors)
     known = stored.where(f.col("model_id") == model_id)
     by_text = known.drop("item_id").dropDuplicates(["text_hash"])
@@ -97,13 +73,13 @@ def encode_items(
     key = ["item_id", "text_hash"]
     if not to_encode and rows == stored.count() == known.join(products.select(key), key, "left_semi").count():
         report = _report(vectors, [], 0, 0, model_id)
-        _write_manifest(report, vectors)
+        write_manifest(report, vectors)
     else:
         vectors.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=vectors.parent, prefix=f".{vectors.name}-") as scratch:
             unfinished = Path(scratch) / "vectors"
-            encode = partition_encoder(encoder, models, precision, model_id, max_tokens)
-            encoded = _encode(changed, to_encode, encode, Path(scratch))
+            encode = partition_encoder(model, model_id, prepare, ENCODED)
+            encoded = encode_on_executors(changed, to_encode, ROWS_PER_TASK, encode, ENCODED, Path(scratch) / "encoded")
             merged = products.select(key).join(
                 by_text.unionByName(encoded.where("error is null").drop("error")), "text_hash"
             )
@@ -122,8 +98,8 @@ def encode_items(
             )
             fit = counts.get(None)
             report = _report(unfinished, quarantined, fit["items"] if fit else 0, fit["texts"] if fit else 0, model_id)
-            _write_manifest(report, unfinished)
-            _swap(unfinished, vectors)
+            write_manifest(report, unfinished)
+            swap(unfinished, vectors)
     logger.info(
         "vectors: %d rows, %d encoded from %d texts, %d reused",
         *(report.rows, report.encoded, report.texts, report.reused),
@@ -200,28 +176,9 @@ def _read_vectors(spark: SparkSession, vectors: Path) -> DataFrame:
     return stored if stored.dtypes == empty.dtypes else empty
 
 
-def _encode(changed: DataFrame, rows: int, encode: PartitionEncoder, scratch: Path) -> DataFrame:
-    """Return the encoded texts, written to a file first so that they are computed once."""
-    spark = changed.sparkSession
-    parallel = slots(spark)
-    tasks = parallel * max(1, math.ceil(rows / (parallel * ROWS_PER_TASK)))
-    raw = changed.select(
-        *(f.col(name).cast("binary").alias(name) for name, kind in ITEM_COLUMNS.items() if kind == "string"),
-        f.col("categories").cast("array<binary>").alias("categories"),
-    )
-    encoded = raw.repartition(tasks).mapInArrow(encode, from_arrow_schema(ENCODED))
-    with Progress(spark, "texts", rows, tasks):
-        encoded.write.parquet(str(scratch / "encoded"))
-    return spark.read.schema(encoded.schema).parquet(str(scratch / "encoded"))
-
-
 def _report(folder: Path, quarantined: list[dict[str, str]], encoded: int, texts: int, model_id: str) -> EncodeReport:
     columns = ["item_id", "text_hash", "model_id"]
     key = pq.read_table(sorted(folder.glob("*.parquet")), columns=columns).sort_by("item_id")
-    # Not over the vectors: their last bits depend on what else was in the batch.
-    digest = hashlib.sha256()
-    for row in zip(*key.to_pydict().values(), strict=True):
-        digest.update("\x1f".join(row).encode() + b"\n")
     return EncodeReport(
         rows=key.num_rows,
         encoded=encoded,
@@ -229,33 +186,8 @@ def _report(folder: Path, quarantined: list[dict[str, str]], encoded: int, texts
         texts=texts,
         quarantined=quarantined,
         model_id=model_id,
-        content_hash=digest.hexdigest(),
+        content_hash=content_hash(key),
     )
-
-
-def _write_manifest(report: EncodeReport, folder: Path) -> None:
-    unfinished = folder / ".manifest.json"
-    unfinished.write_text(json.dumps(asdict(report), ensure_ascii=False, indent=1), encoding="utf-8")
-    unfinished.replace(folder / "manifest.json")
-
-
-def _swap(unfinished: Path, vectors: Path) -> None:
-    if vectors.exists():
-        vectors.rename(_aside(vectors))
-    unfinished.rename(vectors)
-    shutil.rmtree(_aside(vectors), ignore_errors=True)
-
-
-def _recover(vectors: Path) -> None:
-    """Remove what a run that was killed has left; put the old data set back when the new one never came."""
-    if not vectors.exists() and _aside(vectors).exists():
-        _aside(vectors).rename(vectors)
-    for left in (_aside(vectors), *vectors.parent.glob(f".{vectors.name}-*")):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _aside(vectors: Path) -> Path:
-    return vectors.with_name(f"{vectors.name}.old")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ The products' vectors stay as the encoder made them. The encoder runs here, once
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 MOST_WORDS, MOST_PAIRS, MOST_GRAMS = 16_000, 12_000, 24_000
 SIF = 1e-3
-FRAGMENTS, LONGEST_FRAGMENT = 12_000, 5
+FRAGMENTS, FRAGMENTS_OF_PRODUCT, LONGEST_FRAGMENT = 12_000, 8, 5
 # What the mean of a script is worth against that of all texts: as much at so many of its texts.
 FEW_TEXTS = 50
 FROM_TITLE = 0.85
@@ -56,25 +57,29 @@ def train_terms(
         lexicon: The terms of the catalogue.
         documents: The products' texts.
         vectors: (n, d), unit vectors of the products, centred.
-        encode_queries: Turns m short texts into (m, d) vectors.
+        encode_queries: Turns m short texts into (m, d) vectors, zero where one has none; called once.
         reader: Reads queries with the lexicon.
         judged: Queries with judged or clicked products.
         seed: Of the fragments and of what is dropped.
     """
     import torch
 
-    chance = np.random.default_rng(seed)
     table = np.zeros((len(lexicon.terms), vectors.shape[1]), np.float32)
     rows = _with_vectors(lexicon)
     if not len(rows):
         return table.astype(np.float16)
     is_word = lexicon.is_word[rows]
     words = rows[is_word]
-    encoded = _centred([lexicon.terms[place] for place in words], encode_queries)
-    share = lexicon.documents[words] / max(int(lexicon.documents[words].sum()), 1)
-    table[words] = encoded * (SIF / (SIF + share))[:, None]
-    fragments = draw_fragments(documents, chance)
+    fragments = draw_fragments(documents, seed)
     examples = [*fragments, *(query for query in judged if query.grades)][: len(fragments) + MOST_JUDGED]
+    texts = [*(lexicon.terms[place] for place in words), *(example.query for example in examples)]
+    encoded = encode_queries(texts)
+    share = lexicon.documents[words] / max(int(lexicon.documents[words].sum()), 1)
+    table[words] = _centred(texts[: len(words)], encoded[: len(words)]) * (SIF / (SIF + share))[:, None]
+    is_taught = np.asarray(encoded[len(words) :].any(axis=1), bool)
+    teacher = _centred(texts[len(words) :], encoded[len(words) :])[is_taught]
+    n_fragments = int(is_taught[: len(fragments)].sum())
+    examples = [example for example, taught in zip(examples, is_taught, strict=True) if taught]
     if not examples:
         return table.astype(np.float16)
     local = np.full(len(lexicon.terms), -1)
@@ -86,12 +91,12 @@ def train_terms(
         table=torch.nn.Parameter(torch.from_numpy(table[rows])),
         may_drop=np.array([not lexicon.terms[place].startswith("#") for place in rows]),
         known=known,
-        teacher=torch.from_numpy(_centred([example.query for example in examples], encode_queries)),
+        teacher=torch.from_numpy(teacher),
         vectors=vectors,
         examples=examples,
-        n_fragments=len(fragments),
-        candidates=_candidates(lexicon, words_of[len(fragments) :], examples[len(fragments) :]),
-        chance=chance,
+        n_fragments=n_fragments,
+        candidates=_candidates(lexicon, words_of[n_fragments:], examples[n_fragments:]),
+        chance=np.random.default_rng(seed),
     )
     training.run()
     # Most terms of a large catalogue have no vector, and rows that nobody writes take no memory.
@@ -100,15 +105,21 @@ def train_terms(
     return whole
 
 
-def draw_fragments(documents: Sequence[Document], chance: np.random.Generator) -> list[Judged]:
-    """Return pieces of the names and categories of products: up to five words, or as many characters of Chinese."""
+def draw_fragments(documents: Sequence[Document], seed: int) -> list[Judged]:
+    """Return pieces of the names and categories of products: up to five words, or as many characters of Chinese.
+
+    What is drawn of a product depends on it and the seed alone: in a catalogue that has changed little, most fragments
+    are those of before, and have been encoded.
+    """
     if not documents:
         return []
-    drawn = np.tile(chance.permutation(len(documents)), 1 + FRAGMENTS // len(documents))[:FRAGMENTS]
-    drawn = drawn[: 8 * len(documents)]
+    keys = [_key(document, seed) for document in documents]
+    order = sorted(range(len(documents)), key=keys.__getitem__)
+    drawn = (order * (1 + FRAGMENTS // len(documents)))[: min(FRAGMENTS, FRAGMENTS_OF_PRODUCT * len(documents))]
+    chances = {item: np.random.default_rng(keys[item]) for item in drawn}
     found = []
-    for item in drawn.tolist():
-        document = documents[item]
+    for item in drawn:
+        document, chance = documents[item], chances[item]
         texts = [text for text in (document.title, f"{document.brand} {' '.join(document.categories)}") if text.strip()]
         pieces = cut.written(texts[0 if chance.random() < FROM_TITLE else -1]) if texts else []
         if pieces:
@@ -116,6 +127,12 @@ def draw_fragments(documents: Sequence[Document], chance: np.random.Generator) -
             begin = int(chance.integers(max(1, len(pieces) - length + 1)))
             found.append(Judged(" ".join(_shorten(p, chance) for p in pieces[begin : begin + length]), {item: 1.0}))
     return found
+
+
+def _key(document: Document, seed: int) -> int:
+    """Return a number that looks drawn, from a seed and what fragments are made of."""
+    said = "\x1f".join([str(seed), document.title, document.brand, *document.categories])
+    return int.from_bytes(hashlib.sha256(said.encode(errors="replace")).digest()[:8], "big")
 
 
 def _shorten(piece: str, chance: np.random.Generator) -> str:
@@ -255,19 +272,19 @@ class _Training:
         return -weighted.sum() / max(int(is_taught.sum()), 1)
 
 
-def _centred(texts: list[str], encode_queries: Callable[[list[str]], Floats]) -> Floats:
-    """Return the vectors of texts minus the mean of those in the same script, of unit length.
+def _centred(texts: Sequence[str], vectors: Floats) -> Floats:
+    """Return the vectors of texts minus the mean of those in the same script, of unit length; zero where they are.
 
     What all queries have in common says nothing of a product, nor does what all Chinese ones have: with it a query
     would find the products of its own language alone. The mean of a script with few texts is drawn to that of all.
     """
-    vectors = encode_queries(texts)
+    has_vector = vectors.any(axis=1)
     is_chinese = np.array([any(map(cut.is_cjk, text)) for text in texts], bool)
     shifted = np.array(vectors, np.float32)
-    for script in (is_chinese, ~is_chinese):
+    for script in (is_chinese & has_vector, ~is_chinese & has_vector):
         # The mean of a few texts is what they say: it counts as far as there are many.
         pull = script.sum() / (script.sum() + FEW_TEXTS)
-        if script.any() and len(texts) > 2:
-            shifted[script] -= pull * vectors[script].mean(axis=0) + (1 - pull) * vectors.mean(axis=0)
+        if script.any() and has_vector.sum() > 2:
+            shifted[script] -= pull * vectors[script].mean(axis=0) + (1 - pull) * vectors[has_vector].mean(axis=0)
     length = np.linalg.norm(shifted, axis=1, keepdims=True)
     return np.asarray(shifted / np.maximum(length, 1e-9), np.float32)

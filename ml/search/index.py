@@ -71,7 +71,7 @@ def build_index(
     Args:
         documents: The products' texts.
         vectors: (n, d), the encoder's vectors of the products, not centred.
-        encode_queries: Turns m short texts into (m, d) vectors of the same encoder.
+        encode_queries: Turns m short texts into (m, d) vectors of the same encoder, zero where one has none.
         judged: Queries with judged or clicked products; they teach the query encoder and the weights.
         seed: Of everything that is drawn.
 
@@ -134,7 +134,7 @@ def _weights(
     candidates = pools(held_out)
     fitted = fusion.fit_weights(candidates)
     if len(candidates) < fusion.FEWEST_QUERIES:
-        candidates = pools(draw_fragments(documents, np.random.default_rng(seed + 1))[:FRAGMENTS_FOR_TEMPERATURE])
+        candidates = pools(draw_fragments(documents, seed + 1)[:FRAGMENTS_FOR_TEMPERATURE])
     return {
         **{f"search_{name}": weight for name, weight in fitted.items()},
         "interest_temperature": fusion.fit_temperature(candidates),

@@ -27,6 +27,7 @@ from souk.shoppers import place_items, read_behaviour
 from souk.sources.amazon import open_sequences
 from souk.sources.demo_shop import open_demo_shop
 from souk.transitions import read_transitions
+from spark_jobs import encode_texts, text_vectors
 from spark_jobs.item_text import VECTORS
 
 pytestmark = pytest.mark.slow
@@ -44,7 +45,12 @@ def encode(texts: list[str]) -> np.ndarray:
 
 
 class ToyEncoder:
-    encode_queries = staticmethod(encode)
+    def __init__(self):
+        self.encoded = []
+
+    def encode_queries(self, texts, _):
+        self.encoded += texts
+        return encode(texts)
 
 
 @pytest.fixture(scope="module")
@@ -81,17 +87,26 @@ def shop(module_database, settings):
     return shop
 
 
-def train(dsn, settings, name):
+def train(dsn, settings, name, toy):
+    """Train with the toy in this process; return the counts and the tables of the release."""
     folder = settings.home / name
+    text_vectors._loaded.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "load_encoder", lambda *_: ToyEncoder)
+        patch.setattr(text_vectors, "locate", lambda *_: (None, "toy"))
+        patch.setattr(text_vectors, "load_encoder", lambda *_: toy)
+        patch.setattr(encode_texts, "FEW", 1_000_000)
         counts = training.train_release(dsn, settings, "small", "toy", folder)
     return counts, {table: pq.read_table(folder / f"{table}.parquet") for table in TABLES}
 
 
 @pytest.fixture(scope="module")
-def trained(module_database, settings, shop):
-    return train(module_database, settings, "release")
+def toy():
+    return ToyEncoder()
+
+
+@pytest.fixture(scope="module")
+def trained(module_database, settings, shop, toy):
+    return train(module_database, settings, "release", toy)
 
 
 def test_a_release_holds_what_the_marts_know(module_database, shop, trained):
@@ -183,15 +198,34 @@ def test_shoppers_have_a_past_and_opinions(module_database, trained):
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(vectors)), abs=1e-2)
 
 
-def test_training_again_with_spark_writes_the_same_and_says_what_it_found(module_database, settings, trained, caplog):
+def test_training_again_with_spark_writes_the_same_and_says_what_it_found(
+    module_database, settings, trained, toy, caplog
+):
     caplog.set_level(logging.INFO, logger="souk.training")
-    counts, tables = train(module_database, dataclasses.replace(settings, edges="spark"), "again")
+    assert len(toy.encoded) > 5_000
+    assert len(toy.encoded) == len(set(toy.encoded))
+    again = ToyEncoder()
+    counts, tables = train(module_database, dataclasses.replace(settings, edges="spark"), "again", again)
+    assert not again.encoded  # All short texts are in the lake.
     assert counts == trained[0]
     assert [table for table in TABLES if not tables[table].equals(trained[1][table])] == []
     assert re.search(r"bought again: .*Cats after 4\d days", caplog.text)
     for source in ("query", "user"):
         right, frequent = re.search(rf"category of the {source}: (\S+) %.*?frequent: (\S+) %", caplog.text).groups()
         assert float(right) > 5 * float(frequent)
+
+
+def test_texts_from_the_lake_make_the_index_that_the_encoder_makes(module_database, settings, trained, monkeypatch):
+    asked = []
+
+    def straight(texts):
+        asked.extend(texts)
+        return encode(texts).astype(np.float32)
+
+    monkeypatch.setattr(training, "query_encoder", lambda *_: straight)
+    _, tables = train(module_database, settings, "straight", None)
+    assert len(asked) > 5_000
+    assert [table for table in TABLES if not tables[table].equals(trained[1][table])] == []
 
 
 def test_the_mart_and_spark_count_what_the_reference_counts(module_database, settings, shop):

@@ -14,9 +14,9 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 
 from spark_jobs import encode_items as job
-from spark_jobs.encode_items import EncodeReport
 from spark_jobs.pgvector.source import PgvectorSource
 from spark_jobs.session import spark_session
+from spark_jobs.text_vectors import EncodeReport, aside
 
 ROWS_PER_TASK = 40
 
@@ -41,7 +41,7 @@ def _die(*_: object) -> None:
 
 
 def _swap_by_half(unfinished: Path, vectors: Path) -> None:
-    vectors.rename(job._aside(vectors))
+    vectors.rename(aside(vectors))
     _die()
 
 
@@ -49,9 +49,9 @@ if __name__ == "__main__":
     master, place, url, point = sys.argv[1:]
     job.ROWS_PER_TASK = ROWS_PER_TASK
     if point == "manifest":
-        job._write_manifest = _die
+        job.write_manifest = _die
     if point == "swap":
-        job._swap = _swap_by_half
+        job.swap = _swap_by_half
     session = spark_session("souk-tests", master, Path(place))
     encode(session, Path(place))
     load(session, Path(place), url)

@@ -17,8 +17,8 @@ from pyspark.sql import SparkSession
 from ml.encoder import load_encoder
 from ml.text import lexical_terms
 from souk.errors import SoukError
-from spark_jobs.encode_items import EncodeReport, encode_items, main
-from spark_jobs.item_text import LONGEST_TEXT
+from spark_jobs.encode_items import encode_items, main
+from spark_jobs.text_vectors import LONGEST_TEXT, EncodeReport
 
 pytestmark = pytest.mark.slow
 

@@ -10,6 +10,7 @@ import pytest
 from ml.recommender.train import centre
 from ml.search import Document, Judged, build_index, fusion
 from ml.search import terms as cut
+from ml.search.encoder import FRAGMENTS_OF_PRODUCT, draw_fragments
 from ml.search.measure import Ranking, bm25, measures, rank, with_typo
 
 WORDS = [
@@ -168,6 +169,28 @@ class TestIndex:
         centred = centre(with_one)
         found = [float((one.encode(["gizmo"]) @ centred[list(hammers)].T).mean()) for one in (plain, taught)]
         assert found[1] > found[0] + 0.02
+
+    def test_a_text_without_a_vector_teaches_nothing(self, index, world):
+        titles, vectors = world
+
+        def partly(texts: list[str]) -> np.ndarray:
+            return encode(texts) * np.array([[text != "cursed"] for text in texts], np.float32)
+
+        judged = [Judged("cursed", {0: 1.0})]
+        built = build_index([document(title) for title in titles], vectors, partly, judged)
+        assert np.array_equal(built.vectors, index.vectors)
+
+    def test_a_changed_catalogue_draws_few_other_fragments(self, world):
+        documents = [document(title) for title in world[0]]
+        before = draw_fragments(documents, 0)
+        assert len(before) == FRAGMENTS_OF_PRODUCT * len(documents)
+        assert all(cut.words(cut.tokens(one.query)) for one in before)
+        assert len({one.query for one in before}) > len(documents)
+        changed = [document("gizmo of brass"), *documents[:200], document("red tea"), *documents[201:]]
+        after = draw_fragments(changed, 0)
+        assert len({one.query for one in after} - {one.query for one in before}) <= 2 * FRAGMENTS_OF_PRODUCT
+        assert {place for one in after for place in one.grades} == set(range(len(changed)))
+        assert [one.query for one in draw_fragments(documents, 1)] != [one.query for one in before]
 
     def test_a_chinese_query_finds_what_is_called_so_in_english(self):
         """The encoder tells the languages apart more than it tells the meanings apart, as real ones do."""
