@@ -31,13 +31,14 @@ from bench.clustered_shop import ClusteredShop, describe
 from bench.shop_export import write_export
 from ml.encoder import locate
 from ml.search import build_index
-from ml.text import PREPROCESSING_VERSION, key_terms, lexical_terms
+from ml.text import key_terms, lexical_terms
 from souk import pipeline
 from souk.artefacts import write_release
 from souk.gates import guard
 from souk.postgres import EmbeddedPostgres, connect
 from souk.settings import Settings
 from spark_jobs.item_text import VECTORS
+from spark_jobs.text_vectors import TextModel
 
 SHOP = "scale"
 ROWS_PER_BLOCK = 20_000
@@ -217,8 +218,9 @@ def _timed(call: Callable[..., Any], *inputs: Any) -> tuple[Any, float, int, int
 def _write_vectors(shop: ClusteredShop, folder: Path, settings: Settings) -> None:
     """Write what the encode stage would have left from a run before: the shop's vectors under the texts' hashes."""
     place = {item_id: number for number, item_id in enumerate(shop.item_ids)}
-    _, encoder = locate(settings.encoder, settings.models, settings.encoder_precision)
-    model_id = f"{encoder}/{settings.encoder_max_tokens}/p{PREPROCESSING_VERSION}"
+    model_id = TextModel(
+        settings.encoder, settings.encoder_precision, settings.encoder_max_tokens, settings.models, "passage"
+    ).model_id()
     target = folder / "vectors"
     target.mkdir(parents=True)
     with pq.ParquetFile(folder / "items.parquet") as file, pq.ParquetWriter(target / "0.parquet", VECTORS) as writer:
