@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from souk.errors import SoukError
+from souk.gate_rules import Part, Rule
 from souk.postgres import connect, connect_server, sqlalchemy_url
 from souk.settings import Settings
-from souk.suites import SUITES, Part, Rule
+from souk.suites import SUITES
 
 if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuiteValidationResult

@@ -153,6 +153,7 @@ def encode(landed: Stage) -> Stage:
 def fit_refiner(landed: Stage) -> Stage:
     """Find the poor descriptions and train the refiner on the good ones."""
     from souk import refinement
+    from souk.refinement_catalogue import read_catalogue
     from souk.refinement_effect import read_clicks
 
     settings = Settings.from_env()
@@ -166,7 +167,7 @@ def fit_refiner(landed: Stage) -> Stage:
         share = landed["refine_share"]
         with closing(connect(dsn)) as connection:
             rewards = {item: clicks.reward for item, clicks in read_clicks(connection, landed["shop"]).items()}
-    products, hashes = refinement.read_catalogue(dsn, landed["shop"])
+    products, hashes = read_catalogue(dsn, landed["shop"])
     fitted = refinement.fit(products, hashes, place, settings, share, landed["refine_below"], rewards)
     return {**_names(landed), **fitted, "catalogue": len(products)}
 

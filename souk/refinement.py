@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import shutil
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -24,9 +23,9 @@ from ml.encoder import load_encoder
 from ml.refiner import Product, Refiner, RefinerSettings
 from ml.refiner.quality import Assessment, TextQuality, select_poor
 from ml.refiner.verdict import verify
-from ml.text import key_terms
 from souk import refinement_ledger as ledger
 from souk.postgres import connect
+from souk.refinement_catalogue import read_catalogue
 from souk.refinement_effect import fewer_clicks, helps_vector, hurts, measure, read_clicks, read_queries
 from souk.refinement_generator import find_base, train_refiner
 from souk.refinement_vectors import move
@@ -34,8 +33,6 @@ from souk.settings import Settings
 from spark_jobs.refine_descriptions import POOR, RefineReport, from_json, refine_descriptions, to_json
 
 log = logging.getLogger(__name__)
-REVIEWS = 5
-ASPECTS = 12
 # Fewer distinct ones among this many texts: the generator says the same of everything.
 COLLAPSED = (10, 0.5)
 SEED = 0
@@ -86,33 +83,6 @@ def is_settled(dsn: str, place: Place, run_id: str) -> bool:
             [place.shop.name, run_id],
         ).fetchone()
     return bool(row and row[0]) and (place.settled / "manifest.json").exists()
-
-
-def read_catalogue(dsn: str, shop: str) -> tuple[list[Product], dict[str, str]]:
-    """Return the products of the marts with attributes, reviews and aspects, and their text hashes, by item_id."""
-    with closing(connect(dsn)) as connection:
-        rows = connection.execute(
-            "select item_id, title, description, coalesce(brand, ''), categories, attributes, text_hash"
-            ' from marts.dim_items where shop = %s order by item_id collate "C"',
-            [shop],
-        ).fetchall()
-        reviews: dict[str, list[str]] = defaultdict(list)
-        for item, body in connection.execute(
-            "select item_id, body from (select item_id, body, row_number() over (partition by item_id order by"
-            " reviewed_at desc nulls last, review_id) as place from marts.fct_reviews where shop = %s and body <> '')"
-            " as newest where place <= %s order by item_id, place",
-            [shop, REVIEWS],
-        ).fetchall():
-            reviews[item].append(body)
-        asked = read_queries(connection, shop, held_out=False)
-    leaf = {row[0]: row[4][-1] if row[4] else "" for row in rows}
-    aspects = _aspects(leaf, reviews, asked)
-    products = [
-        Product(item, title, text, brand, tuple(categories), named_attributes(given), tuple(reviews[item]),
-                aspects.get(leaf[item], ()))
-        for item, title, text, brand, categories, given, _ in rows
-    ]  # fmt: skip
-    return products, {row[0]: row[6] for row in rows}
 
 
 def fit(
@@ -366,31 +336,6 @@ def _write_settled(
     pq.write_table(pa.table({"item_id": pa.array(sorted(moved), pa.string()), "vector": lists}), partial / MOVED)
     (partial / "manifest.json").write_text(json.dumps(dict(counts)))
     partial.rename(place.settled)
-
-
-def named_attributes(given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return what a shop says of a product as names and values, lists as repeated names."""
-    found = []
-    for name, value in sorted(given.items()):
-        parts = value if isinstance(value, list) else [value]
-        found += [(name, str(part)) for part in parts if isinstance(part, (str, int, float)) and str(part).strip()]
-    return tuple(found)
-
-
-def _aspects(
-    leaf: Mapping[str, str], reviews: Mapping[str, Sequence[str]], asked: Sequence[tuple[str, str]]
-) -> dict[str, tuple[str, ...]]:
-    """Return the words that reviews and searches of a leaf category mention most, by category; each in three texts."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    texts = [(item, body) for item, bodies in reviews.items() for body in bodies]
-    texts += [(item, words) for words, item in asked]
-    for item, text in texts:
-        if item in leaf:
-            counts[leaf[item]].update(set(key_terms(text)))
-    return {
-        name: tuple(term for term, n in sorted(found.items(), key=lambda pair: (-pair[1], pair[0])) if n >= 3)[:ASPECTS]
-        for name, found in counts.items()
-    }
 
 
 def generate(settings: Settings, place: Place, fitted: Mapping[str, Any]) -> RefineReport:

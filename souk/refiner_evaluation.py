@@ -14,7 +14,7 @@ from ml.refiner.findings import findings
 from ml.refiner.product import Product
 from ml.refiner.trial import TrialSettings, run_trial
 from souk.errors import SoukError
-from souk.refinement import REVIEWS, named_attributes
+from souk.refinement_catalogue import REVIEWS, named_attributes
 from souk.refiner_evaluation_plots import write_plots
 from souk.refiner_evaluation_table import table
 from souk.settings import Settings

@@ -7,100 +7,28 @@ checked again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
 from souk.gate_rows import items, lists, read, texts, vectors
+from souk.gate_rules import (
+    HAS_WORDS,
+    LISTS,
+    NEIGHBOURS,
+    PSEUDONYM,
+    UNIT_VECTORS,
+    Part,
+    all_terms,
+    between,
+    filled,
+    never,
+    unique,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DIMENSION = 384
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One expectation.
-
-    Attributes:
-        expectation: Class name in `great_expectations.expectations`.
-        fault: What is wrong with the rows that break it; reads on after "3 of 10 items".
-        arguments: Arguments of the class.
-    """
-
-    expectation: str
-    fault: str
-    arguments: Mapping[str, object]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One table of a suite.
-
-    Attributes:
-        name: Its key in the manifest.
-        noun: What its rows are, in the plural.
-        rows: A query, or a function that reads the columns that the rules need from Parquet.
-        rules: Expectations beside the row count.
-        may_be_empty: Whether the manifest may promise no rows.
-    """
-
-    name: str
-    noun: str
-    rows: sql.Composable | Callable[[], pd.DataFrame]
-    rules: tuple[Rule, ...] = ()
-    may_be_empty: bool = False
-
-
-def _filled(column: str, fault: str) -> Rule:
-    return Rule("ExpectColumnValuesToNotBeNull", fault, {"column": column})
-
-
-def _between(column: str, fault: str, low: float | None, high: float | None, *, strict: bool = False) -> Rule:
-    limits = {"min_value": low, "max_value": high, "strict_min": strict}
-    return Rule("ExpectColumnValuesToBeBetween", fault, {"column": column, **limits})
-
-
-def _unique(column: str, fault: str) -> Rule:
-    return Rule("ExpectColumnValuesToBeUnique", fault, {"column": column})
-
-
-def _never(column: str, fault: str) -> Rule:
-    return Rule("ExpectColumnValuesToBeInSet", fault, {"column": column, "value_set": [False]})
-
-
-PSEUDONYM = Rule(
-    "ExpectColumnValuesToMatchRegex",
-    "carry a user id that is no pseudonym",
-    {"column": "user_key", "regex": "^u[0-9]+_[0-9a-f]{32}$"},
-)
-# Lists of products with a value for each, as the smallest and the largest of them. A list may be empty. The upper limit
-# refuses infinity, and in Postgres NaN, which is larger than any number there.
-LISTS = (
-    _never("is_unknown", "name an unknown item"),
-    _never("is_repeated", "name an item twice"),
-    _between("lowest", "have a value that is not positive", 0, None, strict=True),
-    _between("highest", "have a value that is not finite", None, 1e9),
-)
-NEIGHBOURS = (
-    _never("is_loop", "lead back to where they start"),
-    _filled("lowest", "are empty"),
-)
-# A title of punctuation alone has none; a catalogue of them means that no text was read.
-HAS_WORDS = Rule(
-    "ExpectColumnValuesToBeBetween",
-    "have no words to be found by",
-    {"column": "words", "min_value": 0, "max_value": 1e9, "strict_min": True, "mostly": 0.99},
-)
-UNIT_VECTORS = (
-    _between("dimension", f"do not have {DIMENSION} dimensions", DIMENSION, DIMENSION),
-    _filled("norm", "are not finite"),
-    # Half precision moves the length a little. A zero vector would be left out of the index without a word.
-    _between("norm", "are not of unit length", 0.99, 1.01),
-)
 
 
 def _landed(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
@@ -112,19 +40,19 @@ def _landed(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
             "product",
             "products",
             rows("select nullif(btrim(title), '') as title, price from raw.product"),
-            (_filled("title", "have no title"), _between("price", "have a negative price", 0, None)),
+            (filled("title", "have no title"), between("price", "have a negative price", 0, None)),
         ),
         Part(
             "event",
             "events",
             rows("select user_key, event_at > now() + interval '1 day' as is_future from raw.event"),
-            (PSEUDONYM, _never("is_future", "lie in the future")),
+            (PSEUDONYM, never("is_future", "lie in the future")),
         ),
         Part(
             "query",
             "queries",
             rows("select nullif(btrim(query_text), '') as query_text from raw.query"),
-            (_filled("query_text", "have no text"),),
+            (filled("query_text", "have no text"),),
             may_be_empty=True,
         ),
         Part("review", "reviews", rows("select user_key from raw.review"), (PSEUDONYM,), may_be_empty=True),
@@ -143,10 +71,10 @@ def _profiles(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
                 "select item_id, nullif(btrim(title), '') as title, text_hash, event_count from marts.dim_items as mart"
             ),
             (
-                _filled("title", "have no title"),
-                _unique("item_id", "share their id with another"),
-                _filled("text_hash", "have no text hash"),
-                _between("event_count", "have a negative number of events", 0, None),
+                filled("title", "have no title"),
+                unique("item_id", "share their id with another"),
+                filled("text_hash", "have no text hash"),
+                between("event_count", "have a negative number of events", 0, None),
             ),
         ),
         Part(
@@ -158,8 +86,8 @@ def _profiles(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
             ),
             (
                 PSEUDONYM,
-                _filled("item_id", "are with an unknown item"),
-                _between("strength", "have a strength outside -1 to 1", -1, 1),
+                filled("item_id", "are with an unknown item"),
+                between("strength", "have a strength outside -1 to 1", -1, 1),
             ),
         ),
         Part(
@@ -168,9 +96,9 @@ def _profiles(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
             rows("select user_key, event_count, sentiment from marts.dim_user_profiles as mart"),
             (
                 PSEUDONYM,
-                _unique("user_key", "share their shopper with another"),
-                _between("event_count", "have a negative number of events", 0, None),
-                _between("sentiment", "have a sentiment outside -1 to 1", -1, 1),
+                unique("user_key", "share their shopper with another"),
+                between("event_count", "have a negative number of events", 0, None),
+                between("sentiment", "have a sentiment outside -1 to 1", -1, 1),
             ),
         ),
     )
@@ -181,8 +109,8 @@ def _encoded(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
         return vectors(sorted((lake / "vectors").glob("*.parquet")), "vector", lake / "items.parquet")
 
     rules = (
-        _unique("item_id", "share their item with another"),
-        _filled("known_item_id", "belong to an unknown item"),
+        unique("item_id", "share their item with another"),
+        filled("known_item_id", "belong to an unknown item"),
         *UNIT_VECTORS,
     )
     return (Part("vectors", "vectors", encoded, rules),)
@@ -200,13 +128,13 @@ def _refined(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
             "texts",
             lambda: texts(settled),
             (
-                _unique("item_id", "share their item with another"),
-                _filled("text", "are empty"),
-                _between("unsupported", "say what nothing supports", 0, 0),
-                _between("precision", "have words that nothing supports", LEAST_PRECISION, 1),
-                _between("coverage", "leave out facts", LEAST_COVERAGE, 1),
-                _never("is_refused", "are refused by the checks of the refiner"),
-                _never("is_without_original", "have lost their original"),
+                unique("item_id", "share their item with another"),
+                filled("text", "are empty"),
+                between("unsupported", "say what nothing supports", 0, 0),
+                between("precision", "have words that nothing supports", LEAST_PRECISION, 1),
+                between("coverage", "leave out facts", LEAST_COVERAGE, 1),
+                never("is_refused", "are refused by the checks of the refiner"),
+                never("is_without_original", "have lost their original"),
             ),
             may_be_empty=True,
         ),
@@ -215,8 +143,8 @@ def _refined(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
             "vectors of products that keep their text",
             lambda: vectors([settled / "moved.parquet"], "vector", lake / "items.parquet"),
             (
-                _unique("item_id", "share their item with another"),
-                _filled("known_item_id", "belong to an unknown item"),
+                unique("item_id", "share their item with another"),
+                filled("known_item_id", "belong to an unknown item"),
                 *UNIT_VECTORS,
             ),
             may_be_empty=True,
@@ -232,8 +160,8 @@ def _refined(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
                 " left join marts.dim_items as i on i.shop = r.shop and i.item_id = r.item_id"
             ).format(*at),
             (
-                _never("is_barred", "are of a text that was rejected or reverted"),
-                _never("is_lost", "do not hold the original"),
+                never("is_barred", "are of a text that was rejected or reverted"),
+                never("is_lost", "do not hold the original"),
             ),
             may_be_empty=True,
         ),
@@ -244,7 +172,7 @@ def _refined(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
                 "select (select count(*) " + in_force + ")"
                 " > {2} * count(*) over () as is_beyond from marts.dim_items as i where i.shop = {0}"
             ).format(*at, float(stage["refine_share"])),
-            (_never("is_beyond", "belong to a catalogue of which more is refined than may be"),),
+            (never("is_beyond", "belong to a catalogue of which more is refined than may be"),),
         ),
     )
 
@@ -257,8 +185,8 @@ def _trained(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
             "items",
             lambda: items(folder, lake / "items.parquet"),
             (
-                _unique("item_id", "are there twice"),
-                _filled("known_item_id", "are not in the marts"),
+                unique("item_id", "are there twice"),
+                filled("known_item_id", "are not in the marts"),
                 *UNIT_VECTORS,
                 HAS_WORDS,
             ),
@@ -268,7 +196,7 @@ def _trained(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
             "weight",
             "weights",
             lambda: read(folder / "weight.parquet", ["term", "val"]),
-            (_terms(), _filled("val", "are not numbers"), _between("val", "are negative or infinite", 0, 1e9)),
+            (all_terms(), filled("val", "are not numbers"), between("val", "are negative or infinite", 0, 1e9)),
         ),
         Part("term", "terms", lambda: lists(folder, "term", "item_nos", "weights"), LISTS),
     )
@@ -309,12 +237,12 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
                 " left join serving.original as o on o.release_id = {0} and o.item_no = served.item_no"
             ),
             (
-                _filled("title", "have no title"),
-                _between("norm", "have a vector that is not of unit length", 0.99, 1.01),
-                _filled("sequence_norm", "have no vectors of the sequence model, or ones that are not finite"),
-                _between("popularity", "have a popularity outside 0 to 1", 0, 1),
-                _never("is_beyond", "have a number beyond the last"),
-                _never("is_unproven", "have a text that is not that of the ledger"),
+                filled("title", "have no title"),
+                between("norm", "have a vector that is not of unit length", 0.99, 1.01),
+                filled("sequence_norm", "have no vectors of the sequence model, or ones that are not finite"),
+                between("popularity", "have a popularity outside 0 to 1", 0, 1),
+                never("is_beyond", "have a number beyond the last"),
+                never("is_unproven", "have a text that is not that of the ledger"),
                 HAS_WORDS,
             ),
         ),
@@ -325,7 +253,7 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
                 "select coalesce(not i.is_refined, true) as is_stray from serving.original as served left join"
                 " serving.item as i on i.release_id = {0} and i.item_no = served.item_no"
             ),
-            (_never("is_stray", "belong to no refined item"),),
+            (never("is_stray", "belong to no refined item"),),
             may_be_empty=True,
         ),
         Part(
@@ -333,8 +261,8 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
             "position weights",
             rows("select vector_norm(served.vec) as norm from serving.position_weight as served"),
             (
-                _filled("norm", "are not finite"),
-                _between("norm", "are infinite", 0, 1e6),
+                filled("norm", "are not finite"),
+                between("norm", "are infinite", 0, 1e6),
             ),
         ),
         Part(
@@ -348,7 +276,7 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
                 " or i.first_no <> step.first_no or i.last_no - i.first_no + 1 <> i.number) as is_wrong"
                 " from serving.popularity as served"
             ),
-            (_never("is_wrong", "disagree with the items"),),
+            (never("is_wrong", "disagree with the items"),),
         ),
         Part(
             "edge",
@@ -359,18 +287,18 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
                 "val",
                 "served.src = any(served.dst) as is_loop, served.src not between 0 and items.number - 1 as is_stray,",
             ),
-            (_never("is_stray", "are of an unknown item"), *LISTS, *NEIGHBOURS),
+            (never("is_stray", "are of an unknown item"), *LISTS, *NEIGHBOURS),
         ),
-        Part("weight", "weights", rows("select served.term from serving.weight as served"), (_terms(),)),
+        Part("weight", "weights", rows("select served.term from serving.weight as served"), (all_terms(),)),
         Part(
             "term",
             "terms",
             listed("term", "item_nos", "weights", "served.term_no, served.idf, l2_norm(served.vec) as norm,"),
             (
                 *LISTS,
-                _unique("term_no", "share their number with another"),
-                _between("idf", "have an infinite weight", 0, 1e9),
-                _between("norm", "have a vector that is not finite", 0, 1e9),
+                unique("term_no", "share their number with another"),
+                between("idf", "have an infinite weight", 0, 1e9),
+                between("norm", "have a vector that is not finite", 0, 1e9),
             ),
         ),
         Part(
@@ -381,21 +309,21 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
                 " as known where known.release_id = {0} and known.term = t.term)) as is_unknown"
                 " from serving.spelling as served"
             ),
-            (_never("is_unknown", "lead to an unknown term"),),
+            (never("is_unknown", "lead to an unknown term"),),
             may_be_empty=True,
         ),
         Part(
             "category",
             "categories",
             rows("select served.bias from serving.category as served"),
-            (_between("bias", "have a bias that is not finite", -1e9, 1e9),),
+            (between("bias", "have a bias that is not finite", -1e9, 1e9),),
             may_be_empty=True,
         ),
         Part(
             "item_day",
             "days of items",
             rows(f"select served.item_no >= items.number as is_unknown from serving.item_day as served{items}"),
-            (_never("is_unknown", "are of an unknown item"),),
+            (never("is_unknown", "are of an unknown item"),),
             may_be_empty=True,
         ),
         Part(
@@ -409,20 +337,13 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
             ),
             (
                 PSEUDONYM,
-                _never("is_foreign", "belong to another shop"),
-                _between("history", "have more than 20 items of history", 0, 20),
-                _between("disliked", "have more than 20 disliked items", 0, 20),
-                _never("is_unknown", "name an unknown item"),
+                never("is_foreign", "belong to another shop"),
+                between("history", "have more than 20 items of history", 0, 20),
+                between("disliked", "have more than 20 disliked items", 0, 20),
+                never("is_unknown", "name an unknown item"),
             ),
         ),
     )
-
-
-def _terms() -> Rule:
-    from ml.recommender.fusion import TERMS
-
-    fault = "leave out a term of the score"
-    return Rule("ExpectColumnDistinctValuesToContainSet", fault, {"column": "term", "value_set": list(TERMS)})
 
 
 SUITES: dict[str, Callable[[Path, Mapping[str, Any]], tuple[Part, ...]]] = {
