@@ -124,12 +124,11 @@ def build_profiles(landed: Stage) -> Stage:
 def encode(landed: Stage) -> Stage:
     """Encode the descriptions that changed, with Spark."""
     from spark_jobs.encode_items import encode_items
-    from spark_jobs.session import spark_session
+    from spark_jobs.session import session
 
     settings = Settings.from_env()
     folder = settings.lake / landed["shop"]
-    spark = spark_session("souk encode", settings.spark_master)
-    try:
+    with session("souk encode", settings) as spark:
         report = encode_items(
             spark,
             folder / "items.parquet",
@@ -139,8 +138,6 @@ def encode(landed: Stage) -> Stage:
             settings.encoder_max_tokens,
             settings.models,
         )
-    finally:
-        spark.stop()
     return {
         **_names(landed),
         "rows": {"vectors": report.rows},

@@ -279,7 +279,7 @@ def _encode(
 ) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
     """Encode the new texts by the same incremental job as the old ones; return the vectors."""
     from spark_jobs.encode_items import encode_items
-    from spark_jobs.session import spark_session
+    from spark_jobs.session import session
 
     rows: list[dict[str, Any]] = []
     for product in products:
@@ -292,13 +292,10 @@ def _encode(
     schema = pa.schema([(n, pa.list_(pa.string()) if n == "categories" else pa.string()) for n in names])
     items, vectors = place.shop / "refined-items.parquet", place.shop / "refined-vectors"
     pq.write_table(pa.Table.from_pylist(rows, schema), items)
-    spark = spark_session("souk refine", settings.spark_master, settings.home)
-    try:
+    with session("souk refine", settings) as spark:
         encode_items(
             spark, items, vectors, encoder, settings.encoder_precision, settings.encoder_max_tokens, settings.models
         )
-    finally:
-        spark.stop()
     table = pq.read_table(sorted(vectors.glob("*.parquet")), columns=["item_id", "vector"]).to_pylist()
     return {row["item_id"]: np.array(row["vector"], np.float32) for row in table}
 
@@ -340,12 +337,9 @@ def _write_settled(
 
 def generate(settings: Settings, place: Place, fitted: Mapping[str, Any]) -> RefineReport:
     """Generate new texts for the poor descriptions, with Spark."""
-    from spark_jobs.session import spark_session
+    from spark_jobs.session import session
 
-    spark = spark_session("souk refine", settings.spark_master, settings.home)
-    try:
+    with session("souk refine", settings) as spark:
         return refine_descriptions(
             spark, place.poor, place.results, Path(fitted["folder"]), str(fitted["version"]), SEED
         )
-    finally:
-        spark.stop()

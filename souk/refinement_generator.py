@@ -40,13 +40,10 @@ def train_refiner(
     base = find_base(settings.refiner_generator)
     if settings.trainers:
         from spark_jobs.fit_refiner import fit_refiner
-        from spark_jobs.session import spark_session
+        from spark_jobs.session import session
 
-        spark = spark_session("souk fit refiner", settings.spark_master, settings.home)
-        try:
+        with session("souk fit refiner", settings) as spark:
             refiner = fit_refiner(spark, good, seed, options, rewards, shared)
-        finally:
-            spark.stop()
     else:
         refiner = Refiner.fit(good, seed=seed, settings=options, rewards=dict(rewards))
     return add_writer(refiner, base, good, seed, settings.refiner_steps) if base else refiner

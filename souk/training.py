@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,9 +47,6 @@ from souk.shoppers import (
     shoppers,
 )
 from souk.transitions import read_transitions
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 log = logging.getLogger(__name__)
 
@@ -165,9 +162,10 @@ def learner(settings: Settings, shop: str) -> Iterator[Learn]:
     if not settings.trainers:
         yield train
         return
+    from spark_jobs.session import session
     from spark_jobs.train_recommender import train_recommender
 
-    with _spark(settings) as spark:
+    with session("souk train", settings) as spark:
         yield lambda features, sequences, seed: train_recommender(
             spark, features, sequences, seed, settings.trainers, settings.lake / shop
         )
@@ -176,22 +174,12 @@ def learner(settings: Settings, shop: str) -> Iterator[Learn]:
 def query_encoder(settings: Settings, shop: str, encoder: str) -> Callable[[list[str]], NDArray[np.float32]]:
     """Return what gives the vectors of short texts: from the lake, where they were encoded before."""
     from spark_jobs.encode_texts import encode_texts
+    from spark_jobs.session import session
     from spark_jobs.text_vectors import TextModel
 
     model = TextModel(encoder, settings.encoder_precision, QUERY_TOKENS, settings.models, "query")
     vectors = settings.lake / shop / "query-vectors"
-    return lambda texts: encode_texts(texts, vectors, model, lambda: _spark(settings))
-
-
-@contextmanager
-def _spark(settings: Settings) -> Iterator[SparkSession]:
-    from spark_jobs.session import spark_session
-
-    spark = spark_session("souk train", settings.spark_master, settings.home)
-    try:
-        yield spark
-    finally:
-        spark.stop()
+    return lambda texts: encode_texts(texts, vectors, model, lambda: session("souk train", settings))
 
 
 def read_products(connection: Connection, shop: str, files: Sequence[Path]) -> Products:

@@ -63,16 +63,15 @@ def _of_mart(connection: Connection, shop: str, cut: str) -> Edges:
 
 def _counted_by_spark(settings: Settings, shop: str, events: Path) -> pa.Table:
     from spark_jobs.item_transitions import item_transitions
-    from spark_jobs.session import spark_session
+    from spark_jobs.session import session
 
-    spark = spark_session("souk transitions", settings.spark_master, settings.home)
-    try:
-        with tempfile.TemporaryDirectory(dir=settings.lake / shop, prefix="transitions-") as scratch:
-            edges = Path(scratch) / "edges"
-            item_transitions(spark, events, edges)
-            return pq.read_table(sorted(edges.glob("*.parquet")))
-    finally:
-        spark.stop()
+    with (
+        session("souk transitions", settings) as spark,
+        tempfile.TemporaryDirectory(dir=settings.lake / shop, prefix="transitions-") as scratch,
+    ):
+        edges = Path(scratch) / "edges"
+        item_transitions(spark, events, edges)
+        return pq.read_table(sorted(edges.glob("*.parquet")))
 
 
 def _of_table(table: pa.Table, cut: str, item_ids: Sequence[str]) -> Edges:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -73,6 +75,16 @@ def spark_session(app: str, master: str, home: Path | None = None) -> SparkSessi
     for name, value in options.items():
         builder = builder.config(name, value)
     return builder.getOrCreate()
+
+
+@contextmanager
+def session(app: str, settings: Settings) -> Iterator[SparkSession]:
+    """Give the session that the settings ask for, and stop it."""
+    spark = spark_session(app, settings.spark_master, settings.home)
+    try:
+        yield spark
+    finally:
+        spark.stop()
 
 
 def slots(spark: SparkSession) -> int:

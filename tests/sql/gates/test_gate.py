@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from souk import gates, suites
+from souk import gate_rules, gates, suites
 from souk.errors import SoukError
 from souk.gates import GateFailed, Verdict, check
 from tests.sql.gates.sound import SHOP, execute, red, stage
@@ -37,15 +37,15 @@ def test_a_manifest_without_a_table_is_red(sound: str, lake: Path) -> None:
 @pytest.mark.parametrize(
     "rules",
     [
-        (suites.Rule("ExpectColumnValuesToNotBeNull", "have no title", {"column": "mistyped"}),),
-        (suites.Rule("ExpectNoSuchThing", "are wrong", {"column": "title"}),),
+        (gate_rules.Rule("ExpectColumnValuesToNotBeNull", "have no title", {"column": "mistyped"}),),
+        (gate_rules.Rule("ExpectNoSuchThing", "are wrong", {"column": "title"}),),
     ],
 )
 def test_a_broken_suite_is_red(
-    sound: str, lake: Path, monkeypatch: pytest.MonkeyPatch, rules: tuple[suites.Rule, ...]
+    sound: str, lake: Path, monkeypatch: pytest.MonkeyPatch, rules: tuple[gate_rules.Rule, ...]
 ) -> None:
-    query = suites.sql.SQL("select title from raw.product")
-    monkeypatch.setitem(suites.SUITES, "landed", lambda *_: (suites.Part("product", "products", query, rules),))
+    query = gate_rules.sql.SQL("select title from raw.product")
+    monkeypatch.setitem(suites.SUITES, "landed", lambda *_: (gate_rules.Part("product", "products", query, rules),))
     assert "did not evaluate" in red(sound, lake, "landed")
 
 
