@@ -155,10 +155,12 @@ def publish(dsn: str, release_id: str) -> str:
 
 def _load_table(connection: Connection, dsn: str, table: str, release_id: str, folder: Path) -> int:
     parent, part = sql.Identifier("serving", table), sql.Identifier("serving", partition(table, release_id))
+    # Rows of up to half a page stay whole: beside 3 kB of vectors even titles would be stored, and fetched, apart.
     connection.execute(
-        sql.SQL("create table {} (like {} including defaults including constraints including storage)").format(
-            part, parent
-        )
+        sql.SQL(
+            "create table {} (like {} including defaults including constraints including storage)"
+            " with (toast_tuple_target = 4080)"
+        ).format(part, parent)
     )
     count = _copy(connection, part, table, release_id, folder)
     set_resources(connection, count)

@@ -23,9 +23,10 @@ begin
     select s.* into v_standing from internal.standing(v_release, v_history, v_seen, v_disliked, v_number) as s;
     return query
     with spoken as materialized (
-        select b.kind, b.src, b.place, i.item_id, i.title
+        select b.kind, i.item_no as src, p.nth, i.item_id, i.title
         from internal.because(v_release, v_history, array[v_number]) as b
-        inner join serving.item as i on i.release_id = v_release and i.item_no = b.src
+        cross join lateral unnest(b.places) with ordinality as p (place, nth)
+        inner join serving.item as i on i.release_id = v_release and i.item_no = v_history[p.place]
     ),
     without as (
         select s.item_id, s.title, n.rank, n.score
@@ -44,7 +45,7 @@ begin
                 'term', t.term,
                 'contribution', t.val,
                 'because', coalesce((
-                    select jsonb_agg(jsonb_build_object('item_id', s.item_id, 'title', s.title) order by s.place)
+                    select jsonb_agg(jsonb_build_object('item_id', s.item_id, 'title', s.title) order by s.nth)
                     from spoken as s where s.kind = t.term
                 ), '[]')
             ) order by abs(t.val) desc, t.place)

@@ -10,12 +10,12 @@ comment on function internal.neighbours(bigint) is
 'How many neighbours the n-th last product of a history speaks for: ml.recommender.fusion.REACH.';
 
 create or replace function internal.sources(of_release text, history integer[], kinds text[])
-returns table (kind text, src integer, decay double precision, dst integer[], val real[])
+returns table (kind text, place integer, decay double precision, dst integer[], val real[])
 language sql stable rows 30
 as $$
     select
         e.kind,
-        e.src,
+        h.place::integer,
         power(case e.kind when 'encoder' then 0.6 else 0.7 end::double precision, h.place - 1),
         e.dst[:internal.neighbours(h.place)],
         e.val[:internal.neighbours(h.place)]
@@ -24,7 +24,7 @@ as $$
         on e.release_id = of_release and e.src = h.src and e.kind = any(kinds);
 $$;
 comment on function internal.sources(text, integer[], text[]) is
-'The neighbours that the last ten products of a history speak for by edges of some kinds, with the decay of each.';
+'The neighbours that the last ten products of a history speak for by edges of some kinds, with the place and the decay of each.';
 
 create or replace function internal.taste(of_release text, history integer[]) returns halfvec
 language sql stable
@@ -56,6 +56,8 @@ declare
     v_popularity double precision;
     v_taste halfvec;
     v_best double precision;
+    v_repelled integer[];
+    v_pushes double precision[];
 begin
     select
         coalesce(max(w.val) filter (where w.term = 'sequence'), 0),
@@ -78,100 +80,100 @@ begin
         -- A filter does not change what a score is measured against.
         v_best := (select l.logit from internal.likely(of_release, v_taste, seen, 1, '{}') as l);
     end if;
-    return query
-    with had as materialized (
-        select u.item_no from unnest(seen) as u (item_no)
-    ),
-    -- Slices are flat copies: the arrays as stored would be unpacked for every row.
-    steps as materialized (
-        select p.first_nos[:] as first_nos, p.vals[:] as vals from serving.popularity as p where p.release_id = of_release
-    ),
-    -- A dislike pushes its neighbours by text as hard as likes may pull by what products are.
-    repelled as materialized (
+    if disliked <> '{}' then
+        -- A dislike pushes its neighbours by text as hard as likes may pull by what products are.
         select
-            d.item_no,
-            -(v_sequence + v_tfidf + v_encoder) / 2 * (
-                least(coalesce(sum(s.decay * d.val) filter (where s.kind = 'tfidf'), 0), 1)
-                + least(coalesce(sum(s.decay * d.val) filter (where s.kind = 'encoder'), 0), 1)
-            ) as val
-        from (select x.* from internal.sources(of_release, disliked, '{tfidf, encoder}') as x offset 0) as s
-        cross join lateral unnest(s.dst, s.val) as d (item_no, val)
-        where disliked <> '{}'
-        group by d.item_no
-    ),
-    likely as materialized (
+            array_agg(p.item_no),
+            array_agg(-(v_sequence + v_tfidf + v_encoder) / 2 * (least(p.tfidf, 1) + least(p.encoder, 1)))
+        into v_repelled, v_pushes
+        from (
+            select
+                n.item_no,
+                coalesce(sum(n.val) filter (where n.kind = 'tfidf'), 0) as tfidf,
+                coalesce(sum(n.val) filter (where n.kind = 'encoder'), 0) as encoder
+            from (
+                select s.kind, unnest(s.dst) as item_no, s.decay * unnest(s.val) as val
+                from internal.sources(of_release, disliked, '{tfidf, encoder}') as s
+            ) as n
+            group by n.item_no
+        ) as p;
+    end if;
+    return query
+    with likely as materialized (
         select l.item_no, l.logit
         from internal.likely(of_release, v_taste, seen, greatest(pool, 60), filters) as l
         where within is null and v_taste is not null
     ),
-    -- Products are numbered by falling popularity.
-    popular as (
-        select i.item_no
-        from serving.item as i
-        where within is null and i.release_id = of_release and i.is_available
-            and (filters = '{}' or internal.matches(filters, i.brand, i.categories, i.price, i.lang, i.attributes))
-            and not exists (select from had as h where h.item_no = i.item_no)
-        order by i.item_no
-        limit pool
-    ),
     -- Side by side and then summed: the planner would join these a row at a time, for it cannot know how many there are.
     gathered as (
         select
-            d.item_no, null::double precision as logit, s.transition * d.val as transition, s.tfidf * d.val as tfidf,
-            s.encoder * d.val as encoder, 0::double precision as dislike, within is null as is_candidate
+            d.item_no, null::double precision as logit, d.transition * d.val as transition, d.tfidf * d.val as tfidf,
+            d.encoder * d.val as encoder, 0::double precision as dislike, within is null as is_candidate
         from (
-            select
-                x.dst,
-                x.val,
-                case x.kind when 'transition' then x.decay else 0 end as transition,
-                case x.kind when 'tfidf' then x.decay else 0 end as tfidf,
-                case x.kind when 'encoder' then x.decay else 0 end as encoder
-            from internal.sources(of_release, history, array_remove(array[
-                case when v_transition > 0 then 'transition' end,
-                case when v_tfidf > 0 then 'tfidf' end,
-                case when v_encoder > 0 then 'encoder' end
-            ], null)) as x
+            select unnest(s.dst) as item_no, unnest(s.val) as val, s.transition, s.tfidf, s.encoder
+            from (
+                select
+                    x.dst,
+                    x.val,
+                    case x.kind when 'transition' then x.decay else 0 end as transition,
+                    case x.kind when 'tfidf' then x.decay else 0 end as tfidf,
+                    case x.kind when 'encoder' then x.decay else 0 end as encoder
+                from internal.sources(of_release, history, array_remove(array[
+                    case when v_transition > 0 then 'transition' end,
+                    case when v_tfidf > 0 then 'tfidf' end,
+                    case when v_encoder > 0 then 'encoder' end
+                ], null)) as x
+                offset 0
+            ) as s
             offset 0
-        ) as s
-        cross join lateral unnest(s.dst, s.val) as d (item_no, val)
+        ) as d
         union all
         select l.item_no, l.logit, 0, 0, 0, 0, true from likely as l
         union all
-        select p.item_no, null, 0, 0, 0, 0, true from popular as p
+        -- Products are numbered by falling popularity.
+        (
+            select i.item_no, null, 0, 0, 0, 0, true
+            from serving.item as i
+            where within is null and i.release_id = of_release and i.is_available and i.item_no <> all(seen)
+                and (filters = '{}' or internal.matches(filters, i.brand, i.categories, i.price, i.lang, i.attributes))
+            order by i.item_no
+            limit pool
+        )
         union all
         select w.item_no, null, 0, 0, 0, 0, true from unnest(within) as w (item_no)
         union all
-        select n.item_no, null, 0, 0, 0, n.val, false from repelled as n
+        select n.item_no, null, 0, 0, 0, n.val, false from unnest(v_repelled, v_pushes) as n (item_no, val)
+        union all
+        -- What the shopper has had goes by a logit that no product has.
+        select h.item_no, 'infinity', 0, 0, 0, 0, false from unnest(seen) as h (item_no)
     ),
     reached as materialized (
-        select g.*
-        from (
-            select
-                x.item_no, max(x.logit) as logit, sum(x.transition) as transition, sum(x.tfidf) as tfidf,
-                sum(x.encoder) as encoder, sum(x.dislike) as dislike, bool_or(x.is_candidate) as is_candidate
-            from gathered as x
-            group by x.item_no
-        ) as g
-        where not exists (select from had as h where h.item_no = g.item_no)
-    ),
-    tops as materialized (
         select
-            coalesce(v_transition / nullif(max(r.transition), 0), 0) as transition,
-            coalesce(v_tfidf / nullif(max(r.tfidf), 0), 0) as tfidf,
-            coalesce(v_encoder / nullif(max(r.encoder), 0), 0) as encoder
-        from reached as r
+            x.item_no, max(x.logit) as logit, sum(x.transition) as transition, sum(x.tfidf) as tfidf,
+            sum(x.encoder) as encoder, sum(x.dislike) as dislike, bool_or(x.is_candidate) as is_candidate
+        from gathered as x
+        group by x.item_no
+        having coalesce(max(x.logit), 0) < 'infinity'
     ),
-    -- With everything but what the sequence says.
+    -- Each term is measured against its best.
     sums as materialized (
         select t.*, t.transition + t.tfidf + t.encoder + v_popularity * t.popularity + t.dislike as rest
         from (
             select
                 r.item_no, r.logit, r.transition * o.transition as transition, r.tfidf * o.tfidf as tfidf,
                 r.encoder * o.encoder as encoder, r.dislike,
-                coalesce(p.vals[width_bucket(r.item_no, p.first_nos)], 0) as popularity
+                coalesce(o.vals[width_bucket(r.item_no, o.first_nos)], 0) as popularity
             from reached as r
-            cross join tops as o
-            cross join steps as p
+            cross join (
+                select
+                    coalesce(v_transition / nullif(max(r.transition), 0), 0) as transition,
+                    coalesce(v_tfidf / nullif(max(r.tfidf), 0), 0) as tfidf,
+                    coalesce(v_encoder / nullif(max(r.encoder), 0), 0) as encoder,
+                    -- Slices are flat copies: the arrays as stored would be unpacked for every row.
+                    (select p.first_nos[:] from serving.popularity as p where p.release_id = of_release) as first_nos,
+                    (select p.vals[:] from serving.popularity as p where p.release_id = of_release) as vals
+                from reached as r
+            ) as o
             where r.is_candidate
             offset 0
         ) as t
@@ -192,30 +194,40 @@ begin
         from likely as l
     ),
     scored as materialized (
-        select
-            s.item_no, s.transition, s.tfidf, s.encoder, s.popularity, s.dislike, s.rest,
-            v_sequence * greatest(0, 1 + (s.logit - b.best) / 10) as sequence
-        from sums as s
-        cross join bounds as b
-        where s.logit is not null
-        union all
-        select
-            s.item_no, s.transition, s.tfidf, s.encoder, s.popularity, s.dislike, s.rest,
-            coalesce(v_sequence * greatest(0, 1 + (-(i.sequence_output <#> v_taste) - b.best) / 10), 0)
-        from sums as s
-        cross join bounds as b
-        inner join serving.item as i on i.release_id = of_release and i.item_no = s.item_no
-        where s.logit is null and coalesce(s.rest + b.most >= b.least, true) and i.is_available
-            and (filters = '{}' or internal.matches(filters, i.brand, i.categories, i.price, i.lang, i.attributes))
+        select s.*, s.rest + s.sequence as score
+        from (
+            select l.*, v_sequence * greatest(0, 1 + (l.likelihood - l.best) / 10) as sequence
+            from (
+                select
+                    s.*, b.best,
+                    case
+                        when s.logit is not null then s.logit
+                        when coalesce(s.rest + b.most >= b.least, true) then (
+                            select coalesce(-(i.sequence_output <#> v_taste), '-infinity')
+                            from serving.item as i
+                            where i.release_id = of_release and i.item_no = s.item_no and i.is_available
+                                and (
+                                    filters = '{}'
+                                    or internal.matches(filters, i.brand, i.categories, i.price, i.lang, i.attributes)
+                                )
+                        )
+                    end as likelihood
+                from sums as s
+                cross join bounds as b
+                offset 0
+            ) as l
+            where l.likelihood is not null
+            offset 0
+        ) as s
     ),
     best as materialized (
-        select s.*, s.rest + s.sequence as score from scored as s order by score desc, s.item_no limit pool
+        select s.* from scored as s order by s.score desc, s.item_no limit pool
     ),
     new as (
-        select s.*, s.rest + s.sequence as score
+        select s.*
         from scored as s
         where fresh > 0 and s.popularity = 0 and not exists (select from best as b where b.item_no = s.item_no)
-        order by score desc, s.item_no
+        order by s.score desc, s.item_no
         limit fresh
     )
     select
@@ -229,44 +241,39 @@ comment on function internal.score(text, integer[], integer[], integer[], jsonb,
 'The best `pool` products for a history, and the best `fresh` of those without events, with the contributions of sequence, transition, tfidf, encoder, popularity and dislike, which sum to the score. Candidates are the likeliest by the sequence model, the neighbours of the history and the most popular products that pass the filters; or the products of `within`, if it is given, all of which pass.';
 
 create or replace function internal.because(of_release text, history integer[], items integer[])
-returns table (item_no integer, kind text, src integer, place bigint)
+returns table (item_no integer, kind text, places integer[])
 language sql stable rows 50
 set search_path to pg_catalog, public, pg_temp
 as $$
-    select r.item_no, r.kind, r.src, r.place
+    select u.item_no, u.kind, (array_agg(u.place order by u.val desc, u.place))[:2]
     from (
-        select
-            u.*,
-            row_number() over (partition by u.item_no, u.kind order by u.val desc, u.nth) as place
+        select w.item_no, s.kind, s.place, s.val[n.place] * s.decay as val
         from (
-            select w.item_no, s.kind, s.src, s.val[n.place] * s.decay as val, -s.decay as nth
-            from (
-                select x.* from internal.sources(of_release, history, '{transition, tfidf, encoder}') as x offset 0
-            ) as s
-            cross join unnest(items) as w (item_no)
-            cross join lateral (select array_position(s.dst, w.item_no) as place offset 0) as n
-            where n.place is not null
-            union all
-            -- The share of each product of the history in the logit.
-            select i.item_no, 'sequence', h.item_no, -(h.vec <#> i.vec), h.place
-            from (
-                select h.item_no, h.place, w.vec * i.sequence_input::vector as vec
-                from unnest(history) with ordinality as h (item_no, place)
-                inner join serving.item as i on i.release_id = of_release and i.item_no = h.item_no
-                inner join serving.position_weight as w on w.release_id = of_release and w.place = h.place - 1
-                offset 0
-            ) as h
-            cross join (
-                select i.item_no, subvector(i.sequence_output::vector, 1, 256) as vec
-                from unnest(items) as w (item_no)
-                inner join serving.item as i on i.release_id = of_release and i.item_no = w.item_no
-                where i.sequence_output is not null
-                offset 0
-            ) as i
-            where -(h.vec <#> i.vec) > 0
-        ) as u
-    ) as r
-    where r.place <= 2;
+            select x.* from internal.sources(of_release, history, '{transition, tfidf, encoder}') as x offset 0
+        ) as s
+        cross join unnest(items) as w (item_no)
+        cross join lateral (select array_position(s.dst, w.item_no) as place offset 0) as n
+        where n.place is not null
+        union all
+        -- The share of each product of the history in the logit.
+        select i.item_no, 'sequence', h.place, -(h.vec <#> i.vec)
+        from (
+            select h.place::integer as place, w.vec * i.sequence_input::vector as vec
+            from unnest(history) with ordinality as h (item_no, place)
+            inner join serving.item as i on i.release_id = of_release and i.item_no = h.item_no
+            inner join serving.position_weight as w on w.release_id = of_release and w.place = h.place - 1
+            offset 0
+        ) as h
+        cross join (
+            select i.item_no, subvector(i.sequence_output::vector, 1, 256) as vec
+            from unnest(items) as w (item_no)
+            inner join serving.item as i on i.release_id = of_release and i.item_no = w.item_no
+            where i.sequence_output is not null
+            offset 0
+        ) as i
+        where -(h.vec <#> i.vec) > 0
+    ) as u
+    group by u.item_no, u.kind;
 $$;
 comment on function internal.because(text, integer[], integer[]) is
-'For each product and term the two products of the history that speak loudest for it.';
+'For each product and term the places in the history of the two products that speak loudest for it.';

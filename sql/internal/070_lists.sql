@@ -9,37 +9,53 @@ set search_path to pg_catalog, public, pg_temp
 as $$
 #variable_conflict use_column
 declare
+    v_size integer := cardinality(scores);
     -- Similarity is made up to this many places; what follows keeps the penalty it has by then.
-    v_steps integer := least(k, cardinality(scores), 50);
+    v_steps integer := least(k, v_size, 50);
     v_scale double precision := diversity * greatest(abs(scores[1]), 1e-9);
-    v_near double precision[] := array_fill(0::double precision, array[cardinality(scores)]);
-    v_open boolean[] := array_fill(true, array[cardinality(scores)]);
-    v_best integer := 1;
+    -- The largest cosine to the first v_met of those picked.
+    v_near double precision[] := array_fill(0::double precision, array[v_size]);
+    v_met integer[] := array_fill(0, array[v_size]);
+    v_picked integer[] := '{}';
+    v_best integer;
+    v_most double precision;
 begin
     for v_step in 1 .. v_steps loop
-        if v_step > 1 then
-            v_near := array(
-                select greatest(u.near, -(u.vector <#> vectors[v_best]))
-                from unnest(vectors, v_near) with ordinality as u (vector, near, number)
-                order by u.number
-            );
-            select u.number into v_best
-            from unnest(scores, v_near, v_open) with ordinality as u (score, near, is_open, number)
-            where u.is_open
-            order by u.score - v_scale * u.near desc, u.number
-            limit 1;
-        end if;
-        v_open[v_best] := false;
+        v_best := null;
+        v_most := '-infinity';
+        for v_at in 1 .. v_size loop
+            -- A penalty only grows: what is no better by the part that is known needs no more similarities.
+            exit when scores[v_at] <= v_most;
+            continue when v_met[v_at] < 0 or scores[v_at] - v_scale * v_near[v_at] <= v_most;
+            for v_other in v_met[v_at] + 1 .. v_step - 1 loop
+                v_near[v_at] := greatest(v_near[v_at], -(vectors[v_at] <#> vectors[v_picked[v_other]]));
+            end loop;
+            v_met[v_at] := v_step - 1;
+            if scores[v_at] - v_scale * v_near[v_at] > v_most then
+                v_best := v_at;
+                v_most := scores[v_at] - v_scale * v_near[v_at];
+            end if;
+        end loop;
+        v_met[v_best] := -1;
+        v_picked[v_step] := v_best;
         number := v_best;
         penalty := v_scale * v_near[v_best];
         return next;
     end loop;
-    return query
-    select u.number::integer, v_scale * u.near
-    from unnest(scores, v_near, v_open) with ordinality as u (score, near, is_open, number)
-    where u.is_open
-    order by u.score - v_scale * u.near desc, u.number
-    limit k - v_steps;
+    if k > v_steps then
+        for v_at in 1 .. v_size loop
+            for v_other in v_met[v_at] + 1 .. v_steps - 1 loop
+                exit when v_met[v_at] < 0;
+                v_near[v_at] := greatest(v_near[v_at], -(vectors[v_at] <#> vectors[v_picked[v_other]]));
+            end loop;
+        end loop;
+        return query
+        select u.number::integer, v_scale * u.near
+        from unnest(scores, v_near, v_met) with ordinality as u (score, near, met, number)
+        where u.met >= 0
+        order by u.score - v_scale * u.near desc, u.number
+        limit k - v_steps;
+    end if;
 end
 $$;
 comment on function internal.diversify(double precision[], halfvec[], integer, double precision) is
@@ -225,6 +241,13 @@ returns setof api.list_row
 language plpgsql stable rows 10
 set search_path to pg_catalog, pg_temp
 as $$
+declare
+    v_past jsonb[] := array(
+        select case when i.item_id is not null then jsonb_build_object('item_id', i.item_id, 'title', i.title) end
+        from unnest(history) with ordinality as h (item_no, place)
+        left join serving.item as i on i.release_id = of_release and i.item_no = h.item_no
+        order by h.place
+    );
 begin
     return query
     with listed as materialized (
@@ -233,29 +256,23 @@ begin
             of_release, of_user, history, seen, disliked, k, filters, diversity, exploration, max_per_category
         ) as l
     ),
-    past as materialized (
-        select i.item_no, jsonb_build_object('item_id', i.item_id, 'title', i.title) as item
-        from serving.item as i
-        where i.release_id = of_release and i.item_no = any(history)
-    ),
-    spoken as (
-        select b.item_no, b.kind, jsonb_agg(p.item order by b.place) as items
-        from internal.because(of_release, history, array(select l.item_no from listed as l)) as b
-        inner join past as p on p.item_no = b.src
-        group by b.item_no, b.kind
-    ),
     told as (
         select
             l.rank,
             l.item_no,
             l.score,
             jsonb_agg(
-                jsonb_build_object('term', t.term, 'contribution', t.val, 'because', coalesce(s.items, '[]'))
+                jsonb_build_object('term', t.term, 'contribution', t.val, 'because', case
+                    when b.places[2] is not null then jsonb_build_array(v_past[b.places[1]], v_past[b.places[2]])
+                    when b.places[1] is not null then jsonb_build_array(v_past[b.places[1]])
+                    else '[]'
+                end)
                 order by abs(t.val) desc, t.place
             ) as reasons
         from listed as l
         cross join lateral unnest(internal.terms(), l.contributions) with ordinality as t (term, val, place)
-        left join spoken as s on s.item_no = l.item_no and s.kind = t.term
+        left join internal.because(of_release, history, array(select l.item_no from listed as l)) as b
+            on b.item_no = l.item_no and b.kind = t.term
         where t.val <> 0 or t.term = 'popularity'
         group by l.rank, l.item_no, l.score
     )

@@ -6,6 +6,7 @@ import json
 import math
 from datetime import UTC, datetime
 
+import numpy as np
 import psycopg
 import pytest
 
@@ -105,6 +106,28 @@ def test_what_is_different_overtakes_what_is_alike(read_shop, diversity, order):
     ).fetchall()
     assert [number for number, _ in found] == order
     assert dict(found) == pytest.approx({1: 0, 2: diversity, 3: 0})
+
+
+@pytest.mark.parametrize(("k", "diversity"), [(10, 0.1), (10, 1), (60, 0.3), (80, 1)])
+def test_the_list_is_the_greedy_one(read_shop, k, diversity):
+    rng = np.random.default_rng(k)
+    vectors = rng.normal(size=(80, 3)).astype(np.float16)
+    scores = np.sort(rng.normal(2, 1, size=80))[::-1]
+    found = read_shop.execute(
+        "select number, penalty from internal.diversify(%s, %s::text[]::halfvec[], %s, %s)",
+        [scores.tolist(), [str(vector.tolist()) for vector in vectors], k, diversity],
+    ).fetchall()
+    near, taken = np.zeros(80), []
+    for _ in range(min(k, 50)):
+        if taken:
+            near = np.maximum(near, vectors.astype(float) @ vectors[taken[-1]].astype(float))
+        value = scores - diversity * scores[0] * near
+        value[taken] = -np.inf
+        taken.append(int(value.argmax()))
+    rest = [
+        place for place in np.argsort(-(scores - diversity * scores[0] * near), kind="stable") if place not in taken
+    ]
+    assert [number - 1 for number, _ in found] == [*taken, *rest][:k]
 
 
 def test_a_cap_holds_for_each_leaf_category(read_shop):
