@@ -41,7 +41,10 @@ def peers(n_items: int) -> dict[str, Tuned]:
                 for decay in (0.001, 0.01)
             ],
         ),
-        "sasrec": Tuned(sasrec, [{"dimension": 64, "dropout": 0.2}, {"dimension": 128, "dropout": 0.5}]),
+        "sasrec": Tuned(
+            sasrec,
+            [{"dimension": dimension, "dropout": dropout} for dimension, dropout in ((64, 0.2), (128, 0.5), (256, 0.5))],
+        ),
     }
     if importlib.util.find_spec("implicit") is None:
         print("implicit is not installed: run `make bench-ranking` for ALS and BPR")
@@ -89,7 +92,7 @@ def main() -> None:
                     "peer_settings": dict(tuned[peer].chosen) if peer in tuned else {},
                 }
             )
-    report = {"name": "ranking", "data": dataset.shop, "generated": dataset.is_generated, "rows": rows}
+    report = {"name": "ranking", "data": dataset.shop, "generated": dataset.is_generated, "rows": rows, "arms": arms}
     target = settings.home / "bench" / "ranking.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(report, indent=2) + "\n")
