@@ -1,6 +1,7 @@
 """How fast Spark loads vectors, next to a bare COPY and to Spark's own JDBC writer: `make bench-load`.
 
-Every arm reads the same Parquet file of generated rows and ends when they are committed in a table without indexes.
+Every arm reads the same generated rows from Parquet and ends when they are committed in a table without indexes. The
+file holds vectors as lists of numbers; a second one holds them packed, as `binary`, for the source and the bare loop.
 JDBC needs Postgres' driver, a jar that no package of the lock carries: Debian has it as libpostgresql-jdbc-java.
 Without it psycopg's executemany is measured instead, under its own name.
 """
@@ -54,16 +55,19 @@ FIELDS = list(
         strict=True,
     )
 )
-BARE, COLUMNS, PAUSED, OURS, JDBC, FAST_JDBC, MANY = (
+BARE, BARE_PACKED, COLUMNS, PAUSED, OURS, PACKED, JDBC, FAST_JDBC, MANY = (
     "bare psycopg COPY BINARY loop",
+    "bare psycopg COPY BINARY loop, packed",
     "our encoder, one connection, no Spark",
     "pgvector source, after a pause",
     "pgvector source",
+    "pgvector source, packed",
     "Spark JDBC",
     "Spark JDBC, rewritten batches of 10,000",
     "psycopg executemany",
 )
 TARGETS = ((BARE, 0.8), (JDBC, 10.0), (FAST_JDBC, 10.0))
+FRAMES = (OURS, PACKED)
 # Java compiles what it has seen often enough. Python workers end after a minute without work: the first of two turns
 # may start them anew.
 WARMING_TURNS = 3
@@ -97,8 +101,14 @@ def main() -> None:
     print(f"{target}: {({True: 'met', False: 'MISSED', None: 'not all measured'})[result['met']]}")
 
 
-def write_rows(path: Path, count: int) -> None:
-    """Write generated products: texts of a usual length and unit vectors, the same ones every time."""
+def write_rows(path: Path, count: int, *, is_packed: bool = False) -> None:
+    """Write generated products: texts of a usual length and unit vectors, the same ones every time.
+
+    Args:
+        path: Parquet to write.
+        count: How many.
+        is_packed: Whether a vector is a list of numbers or their bytes.
+    """
     rng = np.random.default_rng(0)
     words = np.array([f"word{number}" for number in range(5000)])
     schema = pa.schema(
@@ -109,7 +119,7 @@ def write_rows(path: Path, count: int) -> None:
             ("categories", pa.list_(pa.string())),
             ("attributes", pa.string()),
             ("popularity", pa.float32()),
-            ("text_vector", pa.list_(pa.float32())),
+            ("text_vector", pa.binary() if is_packed else pa.list_(pa.float32())),
         ]
     )
     # Vectors do not compress.
@@ -119,6 +129,7 @@ def write_rows(path: Path, count: int) -> None:
             vectors = rng.standard_normal((len(numbers), DIMENSION), dtype=np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             bounds = np.arange(len(numbers) + 1, dtype=np.int32) * DIMENSION
+            lists = pa.ListArray.from_arrays(pa.array(bounds), pa.array(vectors.ravel()))
             columns = [
                 pa.array(numbers, pa.int32()),
                 pa.array([f"item-{number}" for number in numbers]),
@@ -126,22 +137,21 @@ def write_rows(path: Path, count: int) -> None:
                 pa.array([row.tolist() for row in rng.choice(words[:200], (len(numbers), 3))]),
                 pa.array([json.dumps({"colour": word, "size": 42}) for word in rng.choice(words, len(numbers))]),
                 pa.array(rng.random(len(numbers), dtype=np.float32)),
-                pa.ListArray.from_arrays(pa.array(bounds), pa.array(vectors.ravel())),
+                pa.array([vector.tobytes() for vector in vectors]) if is_packed else lists,
             ]
             writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
 def _bench(dsn: str, home: Path, jar: Path | None, arguments: argparse.Namespace) -> dict[str, Any]:
-    file = home / "rows.parquet"
+    file, packed = home / "rows.parquet", home / "packed.parquet"
     write_rows(file, arguments.rows)
+    write_rows(packed, arguments.rows, is_packed=True)
     print(f"{arguments.rows:,} generated rows, halfvec({DIMENSION}), {file.stat().st_size >> 20} MB", flush=True)
     if jar:
         os.environ["PYSPARK_SUBMIT_ARGS"] = f"--driver-class-path {jar} pyspark-shell"
     spark = spark_session("souk-bench-load", f"local[{TASKS}]", home)
     spark.conf.set("spark.sql.files.maxPartitionBytes", file.stat().st_size // TASKS)
-    timings = home / "timings"
-    timings.mkdir()
-    spark.dataSource.register(type("Timed", (TimedSource,), {"folder": str(timings)}))
+    timings = {name: home / f"timings-{number}" for number, name in enumerate((PAUSED, *FRAMES))}
     arms: dict[str, Arm] = {}
     if jar:
         arms[JDBC] = lambda: load_jdbc(spark, dsn, file)
@@ -151,21 +161,25 @@ def _bench(dsn: str, home: Path, jar: Path | None, arguments: argparse.Namespace
         arms[MANY] = lambda: load_many(dsn, file)
     arms |= {
         BARE: lambda: load_bare(dsn, file),
+        BARE_PACKED: lambda: load_bare(dsn, packed),
         COLUMNS: lambda: load_columns(dsn, file),
-        PAUSED: lambda: load_source(spark, dsn, file),
-        OURS: lambda: load_source(spark, dsn, file),
+        PAUSED: lambda: load_source(spark, dsn, file, timings[PAUSED]),
+        OURS: lambda: load_source(spark, dsn, file, timings[OURS]),
+        PACKED: lambda: load_source(spark, dsn, packed, timings[PACKED]),
     }
     seconds = _measure(arms, dsn, arguments.rows, arguments.rounds, timings)
     spark.stop()
-    return _report(seconds, _stages(timings), arguments.rows, jar)
+    return _report(seconds, {name: _stages(timings[name]) for name in FRAMES}, arguments.rows, jar)
 
 
-def _measure(arms: dict[str, Arm], dsn: str, count: int, rounds: int, timings: Path) -> dict[str, list[float]]:
+def _measure(
+    arms: dict[str, Arm], dsn: str, count: int, rounds: int, timings: dict[str, Path]
+) -> dict[str, list[float]]:
     """Return the seconds of each turn of each arm."""
-    for _ in range(WARMING_TURNS):
-        _time(dsn, arms[OURS])
-    shutil.rmtree(timings)
-    timings.mkdir()
+    for name in FRAMES * WARMING_TURNS:
+        _time(dsn, arms[name])
+    for folder in timings.values():
+        shutil.rmtree(folder, ignore_errors=True)
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     sums = set()
     for turn in range(rounds):
@@ -189,21 +203,26 @@ def _time(dsn: str, load: Arm) -> float:
     return time.perf_counter() - start
 
 
-def _report(seconds: dict[str, list[float]], stages: dict[str, float], count: int, jar: Path | None) -> dict[str, Any]:
+def _report(
+    seconds: dict[str, list[float]], stages: dict[str, dict[str, float]], count: int, jar: Path | None
+) -> dict[str, Any]:
     rate = {name: count / statistics.median(taken) for name, taken in seconds.items()}
-    print(f"\n{'medians':44}{'rows/s':>10}{'ours / it':>11}")
+    print(f"\n{'medians':44}{'rows/s':>10}{'source / it':>13}{'packed / it':>13}")
     for name, value in rate.items():
-        print(f"{name:44}{value:10,.0f}{rate[OURS] / value:11.2f}")
+        print(f"{name:44}{value:10,.0f}{rate[OURS] / value:13.2f}{rate[PACKED] / value:13.2f}")
     print("\nstages of the source, seconds of one turn")
-    for name, value in stages.items():
-        print(f"{name:44}{value:10.2f}")
+    for frame, spent in stages.items():
+        for name, value in spent.items():
+            print(f"{frame + ', ' + name:74}{value:10.2f}")
     checks = []
-    for peer, target in TARGETS:
-        ratio = rate[OURS] / rate[peer] if peer in rate else None
-        met = None if ratio is None else ratio >= target
-        checks.append({"peer": peer, "ratio": ratio and round(ratio, 3), "target": target, "met": met})
-        said = "not measured" if ratio is None else f"{ratio:.2f} × it: {'met' if met else 'MISSED'}"
-        print(f"{peer}: target {target:g} ×, {said}")
+    for frame in FRAMES:
+        for peer, target in TARGETS:
+            ratio = rate[frame] / rate[peer] if peer in rate else None
+            met = None if ratio is None else ratio >= target
+            line = {"frame": frame, "peer": peer, "ratio": ratio and round(ratio, 3), "target": target, "met": met}
+            checks.append(line)
+            said = "not measured" if ratio is None else f"{ratio:.2f} × it: {'met' if met else 'MISSED'}"
+            print(f"{frame}, {peer}: target {target:g} ×, {said}")
     verdicts = [check["met"] for check in checks]
     return {
         "name": "load",
@@ -212,7 +231,9 @@ def _report(seconds: dict[str, list[float]], stages: dict[str, float], count: in
         "jdbc": jar.name if jar else None,
         "rows_per_second": {name: round(value) for name, value in rate.items()},
         "turns": {name: [round(value, 3) for value in taken] for name, taken in seconds.items()},
-        "stages_s": {name: round(value, 3) for name, value in stages.items()},
+        "stages_s": {
+            frame: {name: round(value, 3) for name, value in spent.items()} for frame, spent in stages.items()
+        },
         "checks": checks,
         # None where nothing was missed and something was not measured.
         "met": False if False in verdicts else None if None in verdicts else True,
@@ -249,8 +270,10 @@ def load_columns(dsn: str, file: Path) -> None:
             copy.write(copy_binary.TRAILER)
 
 
-def load_source(spark: SparkSession, dsn: str, file: Path) -> None:
-    """Load with the source."""
+def load_source(spark: SparkSession, dsn: str, file: Path, timings: Path) -> None:
+    """Load with the source; the folder gets a note of each of its parts."""
+    timings.mkdir(exist_ok=True)
+    spark.dataSource.register(type("Timed", (TimedSource,), {"folder": str(timings)}))
     options = {"url": dsn, "table": TABLE, "key": "item_id"}
     spark.read.parquet(str(file)).write.format("pgvector").options(**options).mode("append").save()
 
@@ -275,8 +298,11 @@ def _columns(connection: psycopg.Connection[Any]) -> tuple[Column, ...]:
 
 def _python_rows(file: Path) -> Iterator[list[Any]]:
     for batch in pq.ParquetFile(file).iter_batches(10_000):
-        vectors = batch.column("text_vector").flatten().to_numpy().reshape(-1, DIMENSION)
-        *others, _ = batch.columns
+        *others, vectors = batch.columns
+        if pa.types.is_binary(vectors.type):
+            vectors = [np.frombuffer(vector, np.float32) for vector in vectors.to_pylist()]
+        else:
+            vectors = vectors.flatten().to_numpy().reshape(-1, DIMENSION)
         lists = [column.to_pylist() for column in others]
         for row, vector in zip(zip(*lists, strict=True), vectors, strict=True):
             yield [*row, HalfVector(vector)]

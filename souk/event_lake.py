@@ -1,9 +1,10 @@
 """The events of a shop as files, for what counts them outside of Postgres: one file a date, and a manifest.
 
-`date=YYYY-MM-DD/<digest>.parquet` holds the events of a date (UTC) that say yes to a product, `manifest.json` names the
-files that count. An export writes the dates anew whose rows in the mart have changed, then replaces the manifest, then
-removes every file that it does not name: a reader sees the events of one export, whole, and what a killed export has
-left is never read. An erased shopper is gone from the files with the next export.
+`date=YYYY-MM-DD/<digest>.parquet` holds the events of a date (UTC), each with what it says of its product (`SIGNAL` of
+`souk.shoppers`), `manifest.json` names the files that count. An export writes the dates anew whose rows in the mart
+have changed, then replaces the manifest, then removes every file that it does not name: a reader sees the events of one
+export, whole, and what a killed export has left is never read. An erased shopper is gone from the files with the next
+export.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from souk.errors import SoukError
-from souk.shoppers import Connection, stream
+from souk.shoppers import SIGNAL, Connection, stream
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 EVENTS = pa.schema(
     [
@@ -35,6 +36,7 @@ EVENTS = pa.schema(
         ("item_id", pa.string()),
         ("event_at", pa.timestamp("us", "UTC")),
         ("event_id", pa.string()),
+        ("signal", pa.int8()),
     ]
 )
 # A thousand small files are read in a moment, and late events then change little. Many more cost more than their rows.
@@ -48,8 +50,8 @@ _PATTERNS = {"date": "YYYY-MM-DD", "month": "YYYY-MM"}
 _FILE = re.compile(r"(date=\d{4}-\d\d-\d\d|month=\d{4}-\d\d)/[0-9a-f]{32}\.parquet")
 _MICROSECONDS = "(extract(epoch from event_at) * 1000000)::bigint"
 
-# Partition, user_key, item_id, microseconds since 1970, event_id.
-Row = tuple[str, str, str, int, str]
+# Partition, user_key, item_id, microseconds since 1970, event_id, signal.
+Row = tuple[str, str, str, int, str, int]
 
 
 @dataclass(frozen=True)
@@ -185,8 +187,8 @@ def _count(connection: Connection, shop: str) -> dict[str, Content]:
     rows = connection.execute(
         f"select to_char(event_at at time zone 'UTC', '{_PATTERNS['date']}'), count(*),"
         " sum(('x' || left(hash, 16))::bit(64)::bigint), sum(('x' || right(hash, 16))::bit(64)::bigint)"
-        f" from (select event_at, md5(row(user_key, item_id, {_MICROSECONDS}, event_id)::text) as hash"
-        " from marts.fct_interactions where shop = %s and strength > 0) as events group by 1",
+        f" from (select event_at, md5(row(user_key, item_id, {_MICROSECONDS}, event_id, {SIGNAL})::text) as hash"
+        " from marts.fct_interactions where shop = %s) as events group by 1",
         [shop],
     ).fetchall()
     return {date: Content(count, int(high), int(low)) for date, count, high, low in rows}
@@ -197,8 +199,8 @@ def _read(connection: Connection, shop: str, kind: str, names: Sequence[str]) ->
     name = f"'{kind}=' || to_char(event_at at time zone 'UTC', '{_PATTERNS[kind]}')"
     yield from stream(
         connection,
-        f"select {name}, user_key, item_id, {_MICROSECONDS}, event_id from marts.fct_interactions"
-        f" where shop = %s and strength > 0 and {name} = any(%s)"
+        f"select {name}, user_key, item_id, {_MICROSECONDS}, event_id, {SIGNAL} from marts.fct_interactions"
+        f" where shop = %s and {name} = any(%s)"
         ' order by 1, user_key collate "C", event_at, event_id collate "C"',
         [shop, list(names)],
     )

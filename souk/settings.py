@@ -31,7 +31,7 @@ class Settings:
         spark_master: `local[N]`, `spark://…`, `yarn`, `k8s://…`, or `sc://host:port` for a server of Spark Connect.
         quarantine_limit: Landing fails when a larger share of an input's rows is bad.
         late_days: Events this much older than the watermark are still folded into profiles.
-        edges: What counts the transitions between products: `dbt` in Postgres, or `spark` from the lake.
+        edges: What hands training its histories and transitions: `dbt` with its marts, or `spark` from the lake.
         trainers: Processes that train the sequence model on Spark's executors, and one the refiner; 0 trains both here.
         refiner_steps: Steps of each phase of the refiner's training; 0 for as many as it takes by itself.
         refiner_generator: Language model that writes texts beside the composer, `hf:` and its folder; "" for none.

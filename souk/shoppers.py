@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import islice
@@ -21,7 +21,12 @@ from souk.artefacts import Shopper
 Connection = psycopg.Connection[Any]
 Encode = Callable[[list[str]], NDArray[np.float32]]
 
+# Of a shopper: products, signals and days of the events in time order.
+History = tuple[str, Sequence[int], Sequence[int], Sequence[float]]
+
 DISLIKE, LIKE, PURCHASE = -1, 1, 2
+# What an event of `fct_interactions` says, in SQL.
+SIGNAL = f"(case when kind = 'purchase' then {PURCHASE} when strength > 0 then {LIKE} else {DISLIKE} end)::smallint"
 DAYS = 28
 ROWS_PER_FETCH = 2000
 
@@ -118,13 +123,34 @@ def past(
     )
 
 
-def read_behaviour(connection: Connection, shop: str, gaps: NDArray[np.float64]) -> Behaviour:
-    """Return what the shoppers of a shop did, in the order of their pseudonyms.
+def read_histories(connection: Connection, shop: str) -> Iterator[History]:
+    """Yield what the mart has of each shopper, by pseudonym; products without a place are left out.
 
     Args:
         connection: Where `place_items` was called.
         shop: The shop.
+    """
+    yield from stream(
+        connection,
+        'select e.user_key, array_agg(n.place order by e.event_at, e.event_id collate "C"),'
+        f' array_agg({SIGNAL} order by e.event_at, e.event_id collate "C"),'
+        ' array_agg(extract(epoch from e.event_at)::float8 / 86400 order by e.event_at, e.event_id collate "C")'
+        " from marts.fct_interactions as e inner join item_place as n on n.item_id = e.item_id"
+        ' where e.shop = %s group by e.user_key order by e.user_key collate "C"',
+        [shop],
+    )
+
+
+def read_behaviour(
+    connection: Connection, shop: str, gaps: NDArray[np.float64], histories: Iterable[History]
+) -> Behaviour:
+    """Return what the shoppers of a shop did, in the order of their histories.
+
+    Args:
+        connection: It knows up to when there is data.
+        shop: The shop.
         gaps: As for `past`.
+        histories: Of all shoppers, one at a time: those of `read_histories`, or of the lake.
     """
     row = connection.execute(
         "select extract(epoch from watermark)::float8 / 86400 from intermediate.int_shops__clocked where shop = %s",
@@ -135,16 +161,7 @@ def read_behaviour(connection: Connection, shop: str, gaps: NDArray[np.float64])
     liked: list[Sequence[int]] = []
     bought: list[Sequence[int]] = []
     events = 0
-    for user, items, signals, days in stream(
-        connection,
-        'select e.user_key, array_agg(n.place order by e.event_at, e.event_id collate "C"),'
-        f" array_agg((case when e.kind = 'purchase' then {PURCHASE} when e.strength > 0 then {LIKE} else {DISLIKE} end)"
-        '::smallint order by e.event_at, e.event_id collate "C"),'
-        ' array_agg(extract(epoch from e.event_at)::float8 / 86400 order by e.event_at, e.event_id collate "C")'
-        " from marts.fct_interactions as e inner join item_place as n on n.item_id = e.item_id"
-        " where e.shop = %s group by e.user_key order by e.user_key",
-        [shop],
-    ):
+    for user, items, signals, days in histories:
         pasts[user] = past(items, signals, days, gaps, until)
         events += len(items)
         pairs = list(zip(items, signals, strict=True))

@@ -31,6 +31,7 @@ from ml.search.personal import fit_personal
 from souk.artefacts import write_release
 from souk.comparison import summary, trial_key, write_trial
 from souk.errors import SoukError
+from souk.interactions import read_interactions
 from souk.personal_search import read_choices
 from souk.postgres import connect
 from souk.refinement import MOVED, in_force
@@ -40,13 +41,11 @@ from souk.shoppers import (
     Connection,
     item_days,
     place_items,
-    read_behaviour,
     read_opinions,
     read_profiles,
     repeat_gaps,
     shoppers,
 )
-from souk.transitions import read_transitions
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +102,10 @@ def train_release(
         log.info(
             "bought again: %s", ", ".join(f"{name} after {gap:.0f} days" for name, gap in gaps.items()) or "nothing"
         )
-        behaviour = read_behaviour(connection, shop, gaps_of_items(products, gaps))
+        behaviour, transition = read_interactions(
+            connection, settings, shop, catalogue.item_ids, gaps_of_items(products, gaps)
+        )
         log.info("training on %s products and %s events", f"{len(catalogue.item_ids):,}", f"{behaviour.events:,}")
-        transition = read_transitions(connection, settings, shop, catalogue.item_ids)
         with learner(settings, shop) as learn:
             fitted = fit_with_trial(catalogue, behaviour.liked, behaviour.bought, SEED, transition, learn)
         recommender = fitted.served

@@ -37,7 +37,7 @@ def item_transitions(spark: SparkSession, events: Path, target: Path) -> None:
     Raises:
         SoukError: The manifest or a file is missing, or a file is not the one that the manifest names.
     """
-    firsts = _first_liked(_read(spark, events))
+    firsts = _first_liked(read_events(spark, events).where(f.col("signal") > 0))
     cuts = [
         firsts.where(f.col("position") <= f.col("item_count") - left_out).withColumn("cut", f.lit(cut))
         for cut, left_out in CUTS.items()
@@ -93,7 +93,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _read(spark: SparkSession, events: Path) -> DataFrame:
+def read_events(spark: SparkSession, events: Path) -> DataFrame:
+    """Return the events of a lake, of the columns `EVENTS`.
+
+    Raises:
+        SoukError: As `verified_files`.
+    """
     files, schema = verified_files(events), from_arrow_schema(EVENTS)
     if not files:
         return spark.createDataFrame([], schema)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from souk import event_lake
 
-# user_key, item_id, microseconds since 1970, event_id
-Event = tuple[str, str, int, str]
+# user_key, item_id, microseconds since 1970, event_id, signal
+Event = tuple[str, str, int, str, int]
 
 
 def date_of(event: Event) -> str:

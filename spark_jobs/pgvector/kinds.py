@@ -13,7 +13,7 @@ from psycopg import sql
 from .errors import SourceError
 
 _TEXT = (pa.string(), ("string",))
-_VECTOR = (pa.list_(pa.float32()), ("array<double>", "array<float>"))
+_VECTOR = (pa.list_(pa.float32()), ("binary", "array<double>", "array<float>"))
 # By the name in pg_type: the type in Arrow, and what a column may be in Spark; it is read as the last of these.
 _KINDS: dict[str, tuple[pa.DataType, tuple[str, ...]]] = {
     "bool": (pa.bool_(), ("boolean",)),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from . import copy_binary
@@ -16,6 +17,8 @@ from .errors import RejectedRowsError
 from .kinds import VECTORS, Column
 
 _SAID = 10
+# A number of a packed vector: float32, little-endian.
+_PACKED = np.dtype("<f4")
 _HALF_MAX = 65_504.0
 # Half of the smallest half-precision number: what is not larger becomes zero.
 _HALF_ZERO = 2.0**-25
@@ -41,7 +44,7 @@ def encode(batch: pa.RecordBatch, columns: Sequence[Column], key: Sequence[str])
             for row in np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False)):
                 rejected.setdefault(int(row), f"{column.name} is null")
         elif column.kind in VECTORS:
-            values = _vectors(values.cast(column.arrow), column, rejected)
+            values = _vectors(values, column, rejected)
         else:
             values = values.cast(column.arrow)
         if not rejected:
@@ -89,21 +92,29 @@ def _count(rows: int) -> str:
     return "1 row is" if rows == 1 else f"{rows} rows are"
 
 
-def _vectors(lists: pa.ListArray, column: Column, rejected: dict[int, str]) -> pa.Array:
-    """Return vectors in the precision of their column, and note those that it cannot hold."""
+def _vectors(values: pa.Array, column: Column, rejected: dict[int, str]) -> pa.Array:
+    """Return vectors in the precision of their column, and note those that it cannot hold.
+
+    Args:
+        values: Lists of numbers, or packed numbers.
+        column: What they are written to.
+        rejected: What is wrong, by row; added to.
+    """
     dimension = column.modifier
-    bounds = lists.offsets.to_numpy()
-    lengths = np.diff(bounds)
-    is_null = lists.is_null().to_numpy(zero_copy_only=False)
-    wrong = np.flatnonzero(~is_null & (lengths != dimension))
+    is_packed = pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)
+    values = values.cast(pa.binary() if is_packed else column.arrow)
+    wanted, unit = (dimension * _PACKED.itemsize, "bytes") if is_packed else (dimension, "dimensions")
+    is_null = values.is_null().to_numpy(zero_copy_only=False)
+    measure = pc.binary_length if is_packed else pc.list_value_length
+    lengths = measure(values).fill_null(wanted).to_numpy()
+    wrong = np.flatnonzero(lengths != wanted)
     for row in wrong:
-        rejected.setdefault(int(row), f"{column.name} has {lengths[row]} dimensions, not {dimension}")
+        rejected.setdefault(int(row), f"{column.name} has {lengths[row]} {unit}, not {wanted}")
     if len(wrong):
-        return lists
-    # A null of Arrow turns into NaN.
-    given = lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, dimension)
-    if not len(given):
-        given = given.reshape(0, dimension)
+        return values
+    # Null is skipped; inside of a list it turns into NaN.
+    given = _unpacked(values, wanted) if is_packed else values.flatten().to_numpy(zero_copy_only=False)
+    given = given.reshape(-1, dimension)
     is_half = column.kind == "halfvec"
     with np.errstate(over="ignore"):
         stored = given.astype(np.float16) if is_half else given
@@ -113,10 +124,17 @@ def _vectors(lists: pa.ListArray, column: Column, rejected: dict[int, str]) -> p
         if fault := _fault(given[place], stored[place]):
             rejected.setdefault(int(rows[place]), f"{column.name} {fault}")
     if is_null.any():
-        stored, valid = np.zeros((len(lists), dimension), stored.dtype), stored
+        stored, valid = np.zeros((len(values), dimension), stored.dtype), stored
         stored[rows] = valid
         return pa.FixedSizeListArray.from_arrays(pa.array(stored.ravel()), dimension, mask=pa.array(is_null))
     return pa.FixedSizeListArray.from_arrays(pa.array(stored.ravel()), dimension)
+
+
+def _unpacked(values: pa.BinaryArray, size: int) -> NDArray[np.float32]:
+    """Return the numbers of all values, each of so many bytes."""
+    fixed = values.drop_null().cast(pa.binary(size))
+    data = fixed.buffers()[1] or b""
+    return np.frombuffer(data, _PACKED, len(fixed) * size // _PACKED.itemsize, fixed.offset * size)
 
 
 def _doubtful(vectors: NDArray[np.float32], is_half: bool) -> NDArray[np.intp]:

@@ -18,6 +18,7 @@ from souk.shoppers import (
     item_days,
     place_items,
     read_behaviour,
+    read_histories,
     read_opinions,
     read_profiles,
     repeat_gaps,
@@ -100,7 +101,8 @@ def test_without_a_clock_nothing_repeats_and_no_day_is_known(connection):
 
 
 def test_behaviour(connection):
-    found = read_behaviour(connection, "tea", np.array([np.inf, 30.0, np.inf]))
+    histories = read_histories(connection, "tea")
+    found = read_behaviour(connection, "tea", np.array([np.inf, 30.0, np.inf]), histories)
     ann, bob, first = found.pasts["ann"], found.pasts["bob"], found.pasts["p00"]
     # Tea was bought 49 days ago and is due; the hat came back; `gone` has no vector.
     assert (list(ann.history), list(ann.seen), list(ann.disliked)) == ([0, 1], [0, 2], [2])

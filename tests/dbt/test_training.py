@@ -19,14 +19,14 @@ from souk import training
 from souk.artefacts import TABLES
 from souk.errors import SoukError
 from souk.event_lake import export_events, verified_files
+from souk.interactions import read_interactions
 from souk.landing import land
 from souk.personal_search import read_choices
 from souk.profiles import build_profiles
 from souk.settings import Settings
-from souk.shoppers import place_items, read_behaviour
+from souk.shoppers import place_items, read_behaviour, read_histories
 from souk.sources.amazon import open_sequences
 from souk.sources.demo_shop import open_demo_shop
-from souk.transitions import read_transitions
 from spark_jobs import encode_texts, text_vectors
 from spark_jobs.item_text import VECTORS
 
@@ -228,23 +228,39 @@ def test_texts_from_the_lake_make_the_index_that_the_encoder_makes(module_databa
     assert [table for table in TABLES if not tables[table].equals(trained[1][table])] == []
 
 
-def test_the_mart_and_spark_count_what_the_reference_counts(module_database, settings, shop):
+def test_the_lake_has_the_histories_of_the_mart_and_both_count_what_the_reference_counts(
+    module_database, settings, shop
+):
     with psycopg.connect(module_database, autocommit=True) as connection:
         ids = [row[0] for row in connection.execute('select item_id from marts.dim_items order by item_id collate "C"')]
         place_items(connection, ids)
-        liked = read_behaviour(connection, "small", np.full(len(ids), np.inf)).liked
-        of_mart = read_transitions(connection, settings, "small", ids)
-        by_spark = read_transitions(connection, dataclasses.replace(settings, edges="spark"), "small", ids)
-    firsts = [distinct(items) for items in liked]
+        given = ("small", ids, np.full(len(ids), 30.0))
+        known, of_mart = read_interactions(connection, settings, *given)
+        found, by_spark = read_interactions(connection, dataclasses.replace(settings, edges="spark"), *given)
+        assert found == known
+        assert list(found.pasts) == list(known.pasts)
+        assert found.events > 10_000
+        assert all(map(any, ([past.disliked for past in found.pasts.values()], found.liked, found.bought)))
+        with connection.transaction(force_rollback=True):
+            # A history with one other event is another one.
+            connection.execute(
+                "update marts.fct_interactions set kind = 'dislike', strength = -1 where event_id ="
+                " (select min(event_id) from marts.fct_interactions where kind = 'purchase' and item_id = %s)",
+                [ids[0]],
+            )
+            other = read_behaviour(connection, "small", given[2], read_histories(connection, "small"))
+        for mine, theirs in ((found.liked, other.liked), (found.bought, other.bought)):
+            assert sum(one != two for one, two in zip(mine, theirs, strict=True)) == 1
+    firsts = [distinct(items) for items in found.liked]
     for number, sequences in enumerate([[items[:-1] for items in firsts], firsts]):
         wanted = transitions(sequences, len(ids))
         assert len(wanted.src) > 1000
         # The cut at fifty matters, and so does what stands on either side of it.
         assert np.bincount(wanted.src).max() == NEIGHBOURS
-        for found in (of_mart[number], by_spark[number]):
-            assert found.src.tolist() == wanted.src.tolist()
-            assert found.dst.tolist() == wanted.dst.tolist()
-            assert np.abs(found.val - wanted.val).max() <= 1e-6
+        for edges in (of_mart[number], by_spark[number]):
+            assert edges.src.tolist() == wanted.src.tolist()
+            assert edges.dst.tolist() == wanted.dst.tolist()
+            assert np.abs(edges.val - wanted.val).max() <= 1e-6
     lake = settings.lake / "small" / "events"
     files = verified_files(lake)
     assert len(files) > 100
@@ -252,7 +268,7 @@ def test_the_mart_and_spark_count_what_the_reference_counts(module_database, set
     users = {user for path in files for user in pq.read_table(path)["user_key"].to_pylist()}
     assert len(users) > 100
     assert [user for user in users if not re.fullmatch(r"u1_[0-9a-f]{32}", user)] == []
-    assert list((settings.lake / "small").glob("transitions*")) == []
+    assert list((settings.lake / "small").glob("interactions*")) == []
 
 
 def test_the_lake_is_the_marts_and_goes_where_dbt_counts(module_database, settings, shop):
@@ -260,10 +276,10 @@ def test_the_lake_is_the_marts_and_goes_where_dbt_counts(module_database, settin
     with psycopg.connect(module_database, autocommit=True) as connection:
         export_events(connection, "small", lake)
         assert export_events(connection, "small", lake) == []
-        [(liked,)] = connection.execute("select count(*) from marts.fct_interactions where strength > 0").fetchall()
-        assert sum(pq.read_metadata(path).num_rows for path in verified_files(lake)) == liked
+        [(known,)] = connection.execute("select count(*) from marts.fct_interactions").fetchall()
+        assert sum(pq.read_metadata(path).num_rows for path in verified_files(lake)) == known
         place_items(connection, ["none"])
-        read_transitions(connection, settings, "small", ["none"])
+        read_interactions(connection, settings, "small", ["none"], np.array([np.inf]))
     assert not lake.exists()
 
 
@@ -280,16 +296,19 @@ def test_an_order_without_a_clock_is_one_date_with_the_same_edges(database, sett
     build_profiles(database, settings, "ordered")
     with psycopg.connect(database, autocommit=True) as connection:
         place_items(connection, ids)
-        of_mart = read_transitions(connection, settings, "ordered", ids)
-        by_spark = read_transitions(connection, dataclasses.replace(settings, edges="spark"), "ordered", ids)
+        given = ("ordered", ids, np.full(len(ids), np.inf))
+        known, of_mart = read_interactions(connection, settings, *given)
+        found, by_spark = read_interactions(connection, dataclasses.replace(settings, edges="spark"), *given)
+    assert found == known
+    assert found.events == 60 * 30
     assert [path.parent.name for path in verified_files(settings.lake / "ordered" / "events")] == ["date=2000-01-01"]
     firsts = [distinct(walk) for walk in walks]
     for number, sequences in enumerate([[items[:-1] for items in firsts], firsts]):
         wanted = transitions(sequences, len(ids))
         assert len(wanted.src) > 500
-        for found in (of_mart[number], by_spark[number]):
-            assert (found.src.tolist(), found.dst.tolist()) == (wanted.src.tolist(), wanted.dst.tolist())
-            assert np.abs(found.val - wanted.val).max() <= 1e-6
+        for edges in (of_mart[number], by_spark[number]):
+            assert (edges.src.tolist(), edges.dst.tolist()) == (wanted.src.tolist(), wanted.dst.tolist())
+            assert np.abs(edges.val - wanted.val).max() <= 1e-6
 
 
 def test_a_shop_without_vectors_is_refused(module_database, settings, shop):

@@ -33,7 +33,7 @@ def write(folder: Path, sequences: list[list[int]], between: int = 1_000_000) ->
     """A lake of these sequences; `between` microseconds lie between instants, the first of which is long ago."""
     events = [
         # Three events share an instant: their ids order them.
-        (f"u{shopper}", name(item), LONG_AGO + between * (step // 3), f"{step:05}")
+        (f"u{shopper}", name(item), LONG_AGO + between * (step // 3), f"{step:05}", 1 + step % 2)
         for shopper, items in enumerate(sequences)
         for step, item in enumerate(items)
     ]
@@ -84,6 +84,13 @@ def test_only_what_the_manifest_names_is_counted(spark: SparkSession, tmp_path):
         file.rename(lake / file.parent.name / file.name)
     item_transitions(spark, lake, tmp_path / "edges")
     assert [row[:2] for row in counted(tmp_path / "edges", "all")] == [(name(0), name(1)), (name(1), name(0))]
+
+
+def test_what_is_not_liked_is_no_step(spark: SparkSession, tmp_path):
+    events = [("u", name(item), item, f"{item}", -1 if item == 1 else 1) for item in range(3)]
+    write_lake(tmp_path / "events", events)
+    item_transitions(spark, tmp_path / "events", tmp_path / "edges")
+    assert [row[:2] for row in counted(tmp_path / "edges", "all")] == [(name(0), name(2)), (name(2), name(0))]
 
 
 def test_the_command_writes_and_says_what_is_wrong(spark: SparkSession, tmp_path, capsys, monkeypatch):

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -132,6 +133,18 @@ def test_every_type_comes_back_as_it_was_written(spark, source, connection, modu
     assert [tuple(row) for row in back.orderBy("n").collect()] == rows
     some = spark.read.format("pgvector").options(**options, where="n > 1").schema("h array<float>, n int").load()
     assert [tuple(row) for row in some.orderBy("n").collect()] == [(None, 2), ([0.5, -2.0], 3)]
+
+
+def test_packed_vectors_are_stored_as_lists_are(spark, source, connection, module_database):
+    rows = [(n, f"title {n}", struct.pack("<4f", n, -0.5, 2.0, 1 / 3)) for n in range(9)]
+    frame = spark.createDataFrame(rows, "item_id int, title string, vec binary").repartition(2)
+    write(frame, module_database)
+    packed = content_hash(connection)
+    lists = [(n, title, list(struct.unpack("<4f", vec))) for n, title, vec in rows]
+    write(spark.createDataFrame(lists, "item_id int, title string, vec array<float>"), module_database, "overwrite")
+    assert content_hash(connection) == packed
+    with pytest.raises(Exception, match="item_id 4: vec has 15 bytes, not 16"):
+        write(frame.selectExpr("item_id", "title", "substr(vec, 1, if(item_id = 4, 15, 16)) as vec"), module_database)
 
 
 def test_a_table_of_parts_is_read_once_whole_and_a_view_too(spark, source, connection, module_database, items):

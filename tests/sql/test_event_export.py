@@ -11,14 +11,15 @@ import pytest
 
 from souk.errors import SoukError
 from souk.event_lake import MAX_DATES, export_events, verified_files
+from souk.shoppers import DISLIKE, LIKE, PURCHASE
 
 ROWS = [
-    ("tea", "e1", "ann", "green", 1.0, "2026-03-01 23:59:59.999999+00"),
-    ("tea", "e2", "bob", "绿茶", 0.2, "2026-03-01 12:00+00"),
-    ("tea", "e3", "ann", "cup", 0.4, "2026-03-02 00:00+00"),
-    ("tea", "e4", "ann", "green", -0.7, "2026-03-02 00:00+00"),
-    ("tea", "e5", "eve", "cup", 0.4, "2025-12-31 20:00-05"),
-    ("hat", "e1", "ann", "hat", 1.0, "2026-03-01 00:00+00"),
+    ("tea", "e1", "ann", "green", "purchase", 1.0, "2026-03-01 23:59:59.999999+00"),
+    ("tea", "e2", "bob", "绿茶", "view", 0.2, "2026-03-01 12:00+00"),
+    ("tea", "e3", "ann", "cup", "view", 0.4, "2026-03-02 00:00+00"),
+    ("tea", "e4", "ann", "green", "return", -0.7, "2026-03-02 00:00+00"),
+    ("tea", "e5", "eve", "cup", "view", 0.4, "2025-12-31 20:00-05"),
+    ("hat", "e1", "ann", "hat", "purchase", 1.0, "2026-03-01 00:00+00"),
 ]
 
 
@@ -29,7 +30,7 @@ def mart(database: str):
         connection.execute("set time zone 'Asia/Shanghai'")
         connection.execute(
             "create schema if not exists marts; create table marts.fct_interactions (shop text, event_id text,"
-            " user_key text, item_id text, strength real, event_at timestamptz, landing_no bigint default 1)"
+            " user_key text, item_id text, kind text, strength real, event_at timestamptz, landing_no bigint default 1)"
         )
         add(connection, ROWS)
         yield connection
@@ -37,8 +38,8 @@ def mart(database: str):
 
 def add(connection: psycopg.Connection, rows: list[tuple[object, ...]]) -> None:
     connection.cursor().executemany(
-        "insert into marts.fct_interactions (shop, event_id, user_key, item_id, strength, event_at)"
-        " values (%s, %s, %s, %s, %s, %s)",
+        "insert into marts.fct_interactions (shop, event_id, user_key, item_id, kind, strength, event_at)"
+        " values (%s, %s, %s, %s, %s, %s, %s)",
         rows,
     )
 
@@ -55,13 +56,14 @@ def lake(mart, tmp_path: Path) -> Path:
     return folder
 
 
-def test_liked_events_of_the_shop_lie_by_utc_date_in_one_order(lake):
-    found = [(row["event_id"], row["user_key"], row["item_id"], str(row["event_at"])) for row in exported(lake)]
+def test_events_of_the_shop_lie_by_utc_date_in_one_order(lake):
+    found = [(*list(row.values())[:2], str(row["event_at"]), row["event_id"], row["signal"]) for row in exported(lake)]
     assert found == [
-        ("e5", "eve", "cup", "2026-01-01 01:00:00+00:00"),
-        ("e1", "ann", "green", "2026-03-01 23:59:59.999999+00:00"),
-        ("e2", "bob", "绿茶", "2026-03-01 12:00:00+00:00"),
-        ("e3", "ann", "cup", "2026-03-02 00:00:00+00:00"),
+        ("eve", "cup", "2026-01-01 01:00:00+00:00", "e5", LIKE),
+        ("ann", "green", "2026-03-01 23:59:59.999999+00:00", "e1", PURCHASE),
+        ("bob", "绿茶", "2026-03-01 12:00:00+00:00", "e2", LIKE),
+        ("ann", "cup", "2026-03-02 00:00:00+00:00", "e3", LIKE),
+        ("ann", "green", "2026-03-02 00:00:00+00:00", "e4", DISLIKE),
     ]
 
 
@@ -72,11 +74,11 @@ def test_liked_events_of_the_shop_lie_by_utc_date_in_one_order(lake):
         " truncate marts.fct_interactions; insert into marts.fct_interactions select * from other",
         "update marts.fct_interactions set landing_no = 2, strength = strength / 2",
         "set time zone 'America/New_York'",
-        "update marts.fct_interactions set item_id = 'x' where shop = 'hat' or strength < 0",
+        "update marts.fct_interactions set item_id = 'x' where shop = 'hat'",
     ],
     ids=["another_order", "columns_that_do_not_count", "another_time_zone", "other_rows"],
 )
-def test_what_changes_no_liked_event_writes_nothing(mart, lake, change):
+def test_what_changes_no_event_writes_nothing(mart, lake, change):
     before = {path: path.stat().st_mtime_ns for path in lake.rglob("*")}
     mart.execute(change)
     assert export_events(mart, "tea", lake) == []
@@ -93,15 +95,16 @@ def test_what_changes_no_liked_event_writes_nothing(mart, lake, change):
         "update marts.fct_interactions set user_key = case user_key when 'ann' then 'bob' else 'ann' end"
         " where event_id in ('e1', 'e2')",
         "update marts.fct_interactions set strength = -1 where event_id = 'e2'",
-        "insert into marts.fct_interactions values ('tea', 'late', 'ann', 'green', 1, '2026-03-02 07:59+08')",
+        "update marts.fct_interactions set kind = 'purchase' where event_id = 'e2'",
+        "insert into marts.fct_interactions values ('tea', 'late', 'ann', 'green', 'view', 1, '2026-03-02 07:59+08')",
     ],
-    ids=["instant", "borders_of_columns", "event_id", "item", "swapped_shoppers", "mood", "late_event"],
+    ids=["instant", "borders_of_columns", "event_id", "item", "swapped_shoppers", "mood", "kind", "late_event"],
 )
 def test_what_changes_an_event_writes_its_date_alone(mart, lake, change):
     mart.execute(change)
     assert export_events(mart, "tea", lake) == ["date=2026-03-01"]
     assert export_events(mart, "tea", lake) == []
-    total = mart.execute("select count(*) from marts.fct_interactions where shop = 'tea' and strength > 0").fetchone()
+    total = mart.execute("select count(*) from marts.fct_interactions where shop = 'tea'").fetchone()
     assert len(exported(lake)) == total[0]
 
 
@@ -109,7 +112,7 @@ def test_an_erased_shopper_leaves_no_trace(mart, lake):
     mart.execute("delete from marts.fct_interactions where user_key in ('bob', 'eve')")
     assert export_events(mart, "tea", lake) == ["date=2026-03-01"]
     users = [user for path in lake.rglob("*.parquet") for user in pq.read_table(path)["user_key"].to_pylist()]
-    assert users == ["ann", "ann"]
+    assert users == ["ann", "ann", "ann"]
     assert not (lake / "date=2026-01-01").exists()
 
 
@@ -117,7 +120,7 @@ def test_ordinals_instead_of_times_are_one_date_or_months(mart, tmp_path):
     """A shop without a clock counts the seconds from 2000-01-01; one that counted days would have thousands of dates."""
     for shop, step in {"ordered": "1 second", "daily": "1 day"}.items():
         mart.execute(
-            "insert into marts.fct_interactions select %s, u || ':' || n, u, 'i' || n, 1, timestamptz"
+            "insert into marts.fct_interactions select %s, u || ':' || n, u, 'i' || n, 'view', 1, timestamptz"
             " '2000-01-01 00:00+00' + n * %s::interval from generate_series(0, %s) as n, unnest('{ann,bob}'::text[]) u",
             [shop, step, MAX_DATES],
         )
@@ -152,13 +155,13 @@ def test_an_export_sees_the_mart_of_one_moment(mart, lake, database, monkeypatch
     def counted_before(*arguments):
         found = count(*arguments)
         with psycopg.connect(database) as other:
-            add(other, [("tea", "e9", "ann", "cup", 1.0, "2026-03-01 00:00+00")])
+            add(other, [("tea", "e9", "ann", "cup", "purchase", 1.0, "2026-03-01 00:00+00")])
         return found
 
     mart.execute("delete from marts.fct_interactions where event_id = 'e2'")
     monkeypatch.setattr(event_lake, "_count", counted_before)
     assert export_events(mart, "tea", lake) == ["date=2026-03-01"]
     monkeypatch.undo()
-    assert len(exported(lake)) == 3
-    assert export_events(mart, "tea", lake) == ["date=2026-03-01"]
     assert len(exported(lake)) == 4
+    assert export_events(mart, "tea", lake) == ["date=2026-03-01"]
+    assert len(exported(lake)) == 5

@@ -29,10 +29,10 @@ def test_the_export_is_a_shop_whose_events_name_its_products(tmp_path):
 
 def test_growth_leaves_out_what_was_replaced():
     costs = [
-        Cost(10, "land", 10, 1.0, 0, 0),
-        Cost(10, "encode", 10, 5.0, 0, 0),
-        Cost(100, "land", 100, 12.0, 0, 0),
-        Cost(100, "encode", 100, 1.0, 0, 0, is_replaced=True),
+        Cost(10, "land", 10, 9.0, 1.0, 0, 0),
+        Cost(10, "encode", 10, 9.0, 5.0, 0, 0),
+        Cost(100, "land", 100, 9.0, 12.0, 0, 0),
+        Cost(100, "encode", 100, 9.0, 1.0, 0, 0, is_replaced=True),
     ]
     assert growth(costs) == {(10, 100): pytest.approx(12.0)}
     assert growth(costs[:2]) == {}

@@ -16,7 +16,7 @@ from souk.event_lake import EVENTS, Content, by_partition, update, verified_file
 from tests.event_lakes import contents, write_lake
 
 DAY = 86_400_000_000
-THREE_DAYS = [(f"u{n % 4}", f"i{n % 5}", DAY * (n % 3) + n, f"e{n:03}") for n in range(60)]
+THREE_DAYS = [(f"u{n % 4}", f"i{n % 5}", DAY * (n % 3) + n, f"e{n:03}", n % 3) for n in range(60)]
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def second(folder: Path) -> Path:
 
 def test_a_date_is_a_file_and_the_manifest_names_it(lake):
     said = manifest(lake)
-    assert (said["version"], said["rows"]) == (1, 60)
+    assert (said["version"], said["rows"]) == (2, 60)
     assert {name: line["rows"] for name, line in said["partitions"].items()} == {
         f"date=1970-01-0{day}": 20 for day in (1, 2, 3)
     }
@@ -80,7 +80,7 @@ def test_the_same_events_write_nothing(lake, caplog):
 
 def test_a_late_event_writes_its_date_alone(lake):
     before = state(lake)
-    late = ("u9", "i1", 2 * DAY - 1, "e900")
+    late = ("u9", "i1", 2 * DAY - 1, "e900", 1)
     assert write_lake(lake, [*THREE_DAYS, late]) == ["date=1970-01-02"]
     after = state(lake)
     assert len(after) == len(before)
@@ -111,7 +111,7 @@ def test_a_shop_where_nothing_happened_has_a_manifest(tmp_path):
 
 
 def test_a_killed_export_shows_nothing_and_the_next_one_clears_up(lake, monkeypatch):
-    grown = [(user, item, at, f"{name}x") for user, item, at, name in THREE_DAYS]
+    grown = [(user, item, at, f"{name}x", says) for user, item, at, name, says in THREE_DAYS]
     before = state(lake)
     written = []
 
@@ -161,7 +161,7 @@ def test_a_file_that_is_not_named_is_not_read(lake):
 
 def test_a_date_is_written_before_the_next_is_read_in_groups_of_rows(lake, monkeypatch):
     monkeypatch.setattr(event_lake, "ROWS_PER_GROUP", 8)
-    grown = [(user, item, at, f"{name}x") for user, item, at, name in THREE_DAYS]
+    grown = [(user, item, at, f"{name}x", says) for user, item, at, name, says in THREE_DAYS]
     wanted = {f"date={date}": content for date, content in contents(grown).items()}
     there = []
 
@@ -181,7 +181,7 @@ def test_a_date_is_written_before_the_next_is_read_in_groups_of_rows(lake, monke
 @pytest.mark.parametrize(
     ("events_read", "said"),
     [
-        ([("date=1970-01-01", "u", "i", 0, "e")], "1 events were read of date=1970-01-01, but 2 counted"),
+        ([("date=1970-01-01", "u", "i", 0, "e", 1)], "1 events were read of date=1970-01-01, but 2 counted"),
         ([], "No events were read"),
     ],
 )
@@ -214,7 +214,7 @@ DAMAGE = {
     "manifest_cut": (lambda lake: truncate(lake / "manifest.json", 9), "is damaged"),
     "manifest_not_json": (lambda lake: (lake / "manifest.json").write_bytes(b"\xff{"), "is damaged"),
     "manifest_a_list": (lambda lake: (lake / "manifest.json").write_text("[]"), "is damaged"),
-    "manifest_of_another_version": (lambda lake: edit(lake, version=2), "is of version 2, not 1"),
+    "manifest_of_another_version": (lambda lake: edit(lake, version=1), "is of version 1, not 2"),
     "manifest_does_not_add_up": (lambda lake: edit(lake, rows=59), "is damaged"),
     "manifest_names_a_file_elsewhere": (lambda lake: edit(lake, file="../events.parquet"), "is damaged"),
     "manifest_names_another_date": (lambda lake: edit(lake, file=f"date=1970-01-01/{'0' * 32}.parquet"), "is damaged"),
@@ -265,7 +265,7 @@ def test_the_next_export_mends_what_it_can_see(lake, name):
 
 
 def test_many_thin_dates_lie_by_month(tmp_path):
-    thin = [("u", f"i{n}", DAY * n, f"e{n:05}") for n in range(event_lake.MAX_DATES + 1)]
+    thin = [("u", f"i{n}", DAY * n, f"e{n:05}", 1) for n in range(event_lake.MAX_DATES + 1)]
     kind, wanted = by_partition(contents(thin[:-1]))
     assert (kind, len(wanted)) == ("date", event_lake.MAX_DATES)
     kind, wanted = by_partition(contents(thin))
@@ -279,6 +279,6 @@ def test_many_thin_dates_lie_by_month(tmp_path):
     assert len(write_lake(folder, thin)) == 33
     assert events(folder) == thin
     assert len(list(folder.iterdir())) == 34
-    late = [*thin, ("u", "i", DAY * 40, "x")]
+    late = [*thin, ("u", "i", DAY * 40, "x", 1)]
     assert write_lake(folder, late) == ["month=1970-02"]
     assert events(folder) == late
