@@ -43,7 +43,7 @@ def peers(n_items: int) -> dict[str, Tuned]:
         ),
         "sasrec": Tuned(
             sasrec,
-            [{"dimension": dimension, "dropout": dropout} for dimension, dropout in ((64, 0.2), (128, 0.5), (256, 0.5))],
+            [{"dimension": size, "dropout": dropout} for size, dropout in ((64, 0.2), (128, 0.5), (256, 0.5))],
         ),
     }
     if importlib.util.find_spec("implicit") is None:

@@ -24,7 +24,7 @@ begin
     return query
     with spoken as materialized (
         select b.kind, i.item_no as src, p.nth, i.item_id, i.title
-        from internal.because(v_release, v_history, array[v_number]) as b
+        from internal.causes(v_release, v_history, array[v_number]) as b
         cross join lateral unnest(b.places) with ordinality as p (place, nth)
         inner join serving.item as i on i.release_id = v_release and i.item_no = v_history[p.place]
     ),

@@ -9,7 +9,7 @@ $$;
 comment on function internal.neighbours(bigint) is
 'How many neighbours the n-th last product of a history speaks for: ml.recommender.fusion.REACH.';
 
-create or replace function internal.sources(of_release text, history integer[], kinds text[])
+create or replace function internal.spoken_for(of_release text, history integer[], kinds text[])
 returns table (kind text, place integer, decay double precision, dst integer[], val real[])
 language sql stable rows 30
 as $$
@@ -23,7 +23,7 @@ as $$
     inner join serving.edge as e
         on e.release_id = of_release and e.src = h.src and e.kind = any(kinds);
 $$;
-comment on function internal.sources(text, integer[], text[]) is
+comment on function internal.spoken_for(text, integer[], text[]) is
 'The neighbours that the last ten products of a history speak for by edges of some kinds, with the place and the decay of each.';
 
 create or replace function internal.taste(of_release text, history integer[]) returns halfvec
@@ -93,7 +93,7 @@ begin
                 coalesce(sum(n.val) filter (where n.kind = 'encoder'), 0) as encoder
             from (
                 select s.kind, unnest(s.dst) as item_no, s.decay * unnest(s.val) as val
-                from internal.sources(of_release, disliked, '{tfidf, encoder}') as s
+                from internal.spoken_for(of_release, disliked, '{tfidf, encoder}') as s
             ) as n
             group by n.item_no
         ) as p;
@@ -118,7 +118,7 @@ begin
                     case x.kind when 'transition' then x.decay else 0 end as transition,
                     case x.kind when 'tfidf' then x.decay else 0 end as tfidf,
                     case x.kind when 'encoder' then x.decay else 0 end as encoder
-                from internal.sources(of_release, history, array_remove(array[
+                from internal.spoken_for(of_release, history, array_remove(array[
                     case when v_transition > 0 then 'transition' end,
                     case when v_tfidf > 0 then 'tfidf' end,
                     case when v_encoder > 0 then 'encoder' end
@@ -240,7 +240,7 @@ $$;
 comment on function internal.score(text, integer[], integer[], integer[], jsonb, integer[], integer, integer) is
 'The best `pool` products for a history, and the best `fresh` of those without events, with the contributions of sequence, transition, tfidf, encoder, popularity and dislike, which sum to the score. Candidates are the likeliest by the sequence model, the neighbours of the history and the most popular products that pass the filters; or the products of `within`, if it is given, all of which pass.';
 
-create or replace function internal.because(of_release text, history integer[], items integer[])
+create or replace function internal.causes(of_release text, history integer[], items integer[])
 returns table (item_no integer, kind text, places integer[])
 language sql stable rows 50
 set search_path to pg_catalog, public, pg_temp
@@ -249,7 +249,7 @@ as $$
     from (
         select w.item_no, s.kind, s.place, s.val[n.place] * s.decay as val
         from (
-            select x.* from internal.sources(of_release, history, '{transition, tfidf, encoder}') as x offset 0
+            select x.* from internal.spoken_for(of_release, history, '{transition, tfidf, encoder}') as x offset 0
         ) as s
         cross join unnest(items) as w (item_no)
         cross join lateral (select array_position(s.dst, w.item_no) as place offset 0) as n
@@ -275,5 +275,5 @@ as $$
     ) as u
     group by u.item_no, u.kind;
 $$;
-comment on function internal.because(text, integer[], integer[]) is
+comment on function internal.causes(text, integer[], integer[]) is
 'For each product and term the places in the history of the two products that speak loudest for it.';

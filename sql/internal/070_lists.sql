@@ -271,7 +271,7 @@ begin
             ) as reasons
         from listed as l
         cross join lateral unnest(internal.terms(), l.contributions) with ordinality as t (term, val, place)
-        left join internal.because(of_release, history, array(select l.item_no from listed as l)) as b
+        left join internal.causes(of_release, history, array(select l.item_no from listed as l)) as b
             on b.item_no = l.item_no and b.kind = t.term
         where t.val <> 0 or t.term = 'popularity'
         group by l.rank, l.item_no, l.score
