@@ -174,11 +174,10 @@ def _arms(shop: ClusteredShop, dsn: str, application: str) -> dict[str, Arm]:
         vectors = [session.execute("select api.encode(%s)", [query]).fetchone() for query in queries]
     near_queries = [(RELEASE, row[0]) for row in vectors if row and row[0] is not None]
     with closing(psycopg.connect(dsn)) as connection:
-        ef = connection.execute(
-            "select max(split_part(s, '=', 2)) from pg_proc, unnest(proconfig) as s"
-            " where pronamespace = 'internal'::regnamespace and s like 'hnsw.ef_search=%'"
-        ).fetchone()
-    served = {"hnsw.ef_search": str(ef[0]) if ef and ef[0] else "200", "hnsw.iterative_scan": "relaxed_order"}
+        [(effort,)] = connection.execute(
+            "select metrics ->> 'index_effort' from serving.release where release_id = %s", [RELEASE]
+        ).fetchall()
+    served = {"hnsw.ef_search": effort, "hnsw.iterative_scan": "relaxed_order"}
     return {
         "peer": Arm(PEER, near_items, served, dsn),
         "recommend": Arm("select * from api.recommend(%s)", [(user,) for user in chosen], {}, application),

@@ -18,9 +18,10 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from ml.search import LEXICAL_DIMENSION
+from souk import index_effort
 from souk.artefacts import SCHEMAS, TABLES
 from souk.errors import SoukError
-from souk.index_build import create_index, set_resources
+from souk.index_build import create_index, graph_options, set_resources
 from souk.postgres import connect
 from spark_jobs.pgvector import copy_binary
 
@@ -29,15 +30,15 @@ Connection = psycopg.Connection[Any]
 
 INDEXES = {
     "item": [
-        "index on {} using hnsw (text_vector halfvec_cosine_ops) with (m = 16, ef_construction = 64)",
-        "index on {} using hnsw (sequence_output halfvec_ip_ops) with (m = 16, ef_construction = 64)",
-        "unique index on {} (release_id, item_id)",
+        "index on {table} using hnsw (text_vector halfvec_cosine_ops) with ({graph})",
+        "index on {table} using hnsw (sequence_output halfvec_ip_ops) with ({graph})",
+        "unique index on {table} (release_id, item_id)",
         # With what a count of matching products reads.
-        "index on {} (brand) include (item_no, is_available)",
-        "index on {} (price) include (item_no, is_available)",
-        "index on {} (lang) include (item_no, is_available)",
-        "index on {} using gin (categories)",
-        "index on {} using gin (attributes jsonb_path_ops)",
+        "index on {table} (brand) include (item_no, is_available)",
+        "index on {table} (price) include (item_no, is_available)",
+        "index on {table} (lang) include (item_no, is_available)",
+        "index on {table} using gin (categories)",
+        "index on {table} using gin (attributes jsonb_path_ops)",
     ],
 }
 ROWS_PER_BLOCK = 10_000
@@ -91,7 +92,7 @@ def load(dsn: str, release: Release, folder: Path, events: int) -> dict[str, int
         events: Events that the release was trained on, for the ledger.
 
     Returns:
-        Rows of each table, and `events`.
+        Rows of each table, the one of the ledger (`release`) included, and `events`.
 
     Raises:
         SoukError: Readers see this release now.
@@ -102,7 +103,7 @@ def load(dsn: str, release: Release, folder: Path, events: int) -> dict[str, int
             raise SoukError(f"Release {release.release_id} is being served", "It needs no loading.")
         _drop(connection, release.release_id)
         counts = {table: _load_table(connection, dsn, table, release.release_id, folder) for table in TABLES}
-        counts["events"] = events
+        counts |= {"release": 1, "events": events}
         connection.execute(
             "insert into serving.release (release_id, shop, interval_end, state, content_hash, row_counts, encoder,"
             " is_generated, has_clock, landing_no) values (%s, %s, %s, 'candidate', %s, %s, %s, %s, %s, %s)"
@@ -119,6 +120,11 @@ def load(dsn: str, release: Release, folder: Path, events: int) -> dict[str, int
                 release.has_clock,
                 release.landing_no,
             ],
+        )
+        effort = index_effort.measure(connection, release.release_id)
+        connection.execute(
+            "update serving.release set metrics = %s where release_id = %s",
+            [Jsonb({"index_effort": effort.ef_search, "index_recall": effort.recall}), release.release_id],
         )
         connection.commit()
     return counts
@@ -179,7 +185,7 @@ def _load_table(connection: Connection, dsn: str, table: str, release_id: str, f
         create_index(
             connection,
             dsn,
-            sql.SQL("create " + index).format(part),
+            sql.SQL("create " + index).format(table=part, graph=sql.SQL(graph_options(count))),
             f"{table}: {index.split('(')[1].split()[0]}",
             count,
         )

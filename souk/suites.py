@@ -224,6 +224,17 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
     )
     return (
         Part(
+            "release",
+            "vector indexes",
+            rows(
+                "select (served.metrics ->> 'index_recall')::double precision as recall from serving.release as served"
+            ),
+            (
+                filled("recall", "were not compared with an exact search"),
+                between("recall", "find fewer than 9 of 10 of the nearest items", 0.9, 1),
+            ),
+        ),
+        Part(
             "item",
             "items",
             rows(

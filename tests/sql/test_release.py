@@ -12,7 +12,7 @@ from psycopg import sql
 
 from souk import release
 from souk.errors import SoukError
-from souk.index_build import Progress, create_index, set_resources
+from souk.index_build import LARGE, Progress, create_index, graph_options, set_resources
 from tests.sql.conftest import ANNA, TITLES, publish_shop
 
 MAY, JUNE = (datetime(2026, month, 1, tzinfo=UTC) for month in (5, 6))
@@ -104,7 +104,12 @@ def test_a_server_that_is_set_to_one_process_keeps_it(database):
                 "select current_setting('max_parallel_maintenance_workers')::int,"
                 " pg_size_bytes(current_setting('maintenance_work_mem')) / 1000000"
             ).fetchone()
-        assert found == (workers, 199)
+        assert found == (workers, 240)
+
+
+def test_a_large_graph_gets_more_links():
+    assert graph_options(LARGE) == "m = 16, ef_construction = 64"
+    assert graph_options(LARGE + 1) == "m = 24, ef_construction = 128"
 
 
 def test_publishing_again_is_recorded_and_changes_nothing(database, tmp_path):

@@ -79,6 +79,11 @@ def sound(database: str) -> str:
                 f"create table serving.{table}_1 partition of serving.{table} for values in ('{RELEASE}')"
             )
         connection.execute(
+            "insert into serving.release (release_id, shop, state, content_hash, encoder, is_generated, has_clock,"
+            " metrics) values (%s, %s, 'candidate', 'h', 'e', false, true, '{\"index_recall\": 0.99}')",
+            [RELEASE, SHOP],
+        )
+        connection.execute(
             "insert into serving.item (release_id, item_no, item_id, title, description, categories, lang, key_terms,"
             f" popularity, text_vector, lexical, sequence_input, sequence_output) select '{RELEASE}', substr(item_id, 2)::int, item_id, title, '', '{{}}',"
             f" 'en', '{{}}', 0.5, {unit}, '{{1:0.5,7:1.5}}/1000000000', array_fill(1::real, array[256])::halfvec,"

@@ -27,6 +27,7 @@ ROWS = {
     "refined": {"refined": 1, "ledger": 1, "catalogue": 20, "moved": 1},
     "trained": {"item": 20, "edge": 19, "weight": 5, "term": 2, "events": 60},
     "candidate": {
+        "release": 1,
         "item": 20,
         "original": 1,
         "position_weight": 1,

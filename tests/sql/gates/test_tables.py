@@ -32,6 +32,16 @@ DISEASES = [
     ),
     (
         "candidate",
+        "update serving.release set metrics = '{}'",
+        "1 of 1 vector indexes were not compared with an exact search",
+    ),
+    (
+        "candidate",
+        "update serving.release set metrics = metrics || '{\"index_recall\": 0.89}'",
+        "1 of 1 vector indexes find fewer than 9 of 10 of the nearest items",
+    ),
+    (
+        "candidate",
         "update serving.item set text_vector = text_vector * text_vector - text_vector where item_no < 4",
         "4 of 20 items have a vector that is not of unit length",
     ),
