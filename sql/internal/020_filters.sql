@@ -77,9 +77,13 @@ set search_path to pg_catalog, pg_temp
 set enable_seqscan to 'off'
 as $$
 declare
-    v_conditions text := ' and i.is_available';
+    v_conditions text := 'i.is_available';
+    v_part regclass := (select i.tableoid from serving.item as i where i.release_id = of_release limit 1);
     v_found integer[];
 begin
+    if v_part is null then
+        return '{}';
+    end if;
     -- With the values spelled out the planner sees how rare they are, and takes the best index.
     if filters ? 'brand' then
         v_conditions := v_conditions || format(' and i.brand = %L', filters ->> 'brand');
@@ -99,9 +103,10 @@ begin
     if filters ? 'attributes' then
         v_conditions := v_conditions || format(' and i.attributes @> %L::jsonb', filters -> 'attributes');
     end if;
+    -- Of the part itself, for no index holds the release: with its condition, each product would be read to check it.
     execute format(
-        'select array_agg(f.item_no) from (select i.item_no from serving.item as i where i.release_id = %L%s limit %s) as f',
-        of_release, v_conditions, coalesce((at_most + 1)::text, 'all')
+        'select array_agg(f.item_no) from (select i.item_no from %s as i where %s limit %s) as f',
+        v_part, v_conditions, coalesce((at_most + 1)::text, 'all')
     ) into v_found;
     return case when cardinality(v_found) > at_most then null else coalesce(v_found, '{}') end;
 end
