@@ -239,7 +239,8 @@ def load(landed: Stage, trained: Stage) -> Stage:
     dsn = database(settings)
     name = landed["release_id"]
     if release.is_kept(dsn, name):
-        return {**_names(landed), "rows": trained["rows"], "is_new": False}
+        release.measure(dsn, name)
+        return {**_names(landed), "rows": {**trained["rows"], "release": 1}, "is_new": False}
     entry = release.Release(
         release_id=name,
         shop=landed["shop"],

@@ -121,13 +121,30 @@ def load(dsn: str, release: Release, folder: Path, events: int) -> dict[str, int
                 release.landing_no,
             ],
         )
-        effort = index_effort.measure(connection, release.release_id)
-        connection.execute(
-            "update serving.release set metrics = %s where release_id = %s",
-            [Jsonb({"index_effort": effort.ef_search, "index_recall": effort.recall}), release.release_id],
-        )
+        _measure(connection, release.release_id)
         connection.commit()
     return counts
+
+
+def measure(dsn: str, release_id: str) -> None:
+    """Measure how hard the vector index of a kept release must look, where that was not done when it was loaded."""
+    with closing(connect(dsn)) as connection:
+        if (
+            connection.execute(
+                "select from serving.release where release_id = %s and metrics ->> 'index_recall' is null", [release_id]
+            ).fetchone()
+            is not None
+        ):
+            _measure(connection, release_id)
+        connection.commit()
+
+
+def _measure(connection: Connection, release_id: str) -> None:
+    effort = index_effort.measure(connection, release_id)
+    connection.execute(
+        "update serving.release set metrics = %s where release_id = %s",
+        [Jsonb({"index_effort": effort.ef_search, "index_recall": effort.recall}), release_id],
+    )
 
 
 def mark_audited(dsn: str, release_id: str) -> None:

@@ -9,6 +9,7 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from souk import release
 from souk.errors import SoukError
@@ -174,6 +175,21 @@ def test_a_release_that_was_dropped_can_come_back(database, tmp_path):
     assert shown(database) == "shop-1"
     with pytest.raises(SoukError, match="is being served"):
         publish_shop(database, tmp_path, "shop-1")
+
+
+def test_a_release_that_was_loaded_without_a_measure_of_its_index_gets_one(database, tmp_path):
+    publish_shop(database, tmp_path, "shop-1")
+    query = "select metrics from serving.release where release_id = 'shop-1'"
+    with psycopg.connect(database, autocommit=True) as connection:
+        (measured,) = connection.execute(query).fetchone()
+        connection.execute("update serving.release set metrics = '{}'")
+        release.measure(database, "shop-1")
+        assert connection.execute(query).fetchone() == (measured,)
+        kept = {"index_effort": 1000, "index_recall": 0.95}
+        connection.execute("update serving.release set metrics = %s", [Jsonb(kept)])
+        release.measure(database, "shop-1")
+        assert connection.execute(query).fetchone() == (kept,)
+    assert measured["index_recall"] == 1
 
 
 def test_each_shop_shows_its_own_release_and_keeps_the_one_before(database, tmp_path):
