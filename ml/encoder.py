@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,22 @@ PRECISIONS = ("fp32", "bf16", "int8")
 TOKEN_BUDGET = 2048
 QUERY_TOKENS, PASSAGE_TOKENS = 64, 128
 
-# The token ids of n texts to the means of their last states, (n, dimension).
-Means = Callable[[Sequence[list[int]]], NDArray[np.float32]]
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 # Models of the E5 family are trained with a word before every text that says what the text is.
 _E5 = re.compile(r"(^|[-_/])(nano)?e5([-_]|$)", re.IGNORECASE)
+
+
+class Model(Protocol):
+    """A tokenizer and a transformer.
+
+    Attributes:
+        dimension: Length of its states.
+    """
+
+    dimension: int
+
+    def means(self, texts: Sequence[str], max_tokens: int) -> NDArray[np.float32]:
+        """Return the mean over the tokens of each text of the states of the last layer, (texts, dimension)."""
 
 
 class Encoder:
@@ -37,14 +48,11 @@ class Encoder:
         dimension: Length of the vectors.
     """
 
-    def __init__(self, folder: Path, model_id: str, has_prefixes: bool, means: Means) -> None:
-        from transformers import AutoConfig, AutoTokenizer
-
-        self._means = means
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+    def __init__(self, model: Model, model_id: str, has_prefixes: bool) -> None:
+        self._model = model
         self._prefixes = ("query: ", "passage: ") if has_prefixes else ("", "")
         self.model_id = model_id
-        self.dimension = int(AutoConfig.from_pretrained(folder).hidden_size)
+        self.dimension = model.dimension
 
     def encode_queries(self, texts: Sequence[str], max_tokens: int = QUERY_TOKENS) -> NDArray[np.float32]:
         """Return the (n, dimension) float32 unit vectors of queries; longer ones are cut to `max_tokens`."""
@@ -57,7 +65,7 @@ class Encoder:
     def _encode(self, texts: list[str], max_tokens: int) -> NDArray[np.float32]:
         if not texts:
             return np.empty((0, self.dimension), np.float32)
-        means = self._means(self._tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"])
+        means = self._model.means(texts, max_tokens)
         if not np.isfinite(means).all():
             raise ValueError(f"the encoder {self.model_id} returned vectors that are not finite")
         return np.asarray(means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12), np.float32)
@@ -95,23 +103,19 @@ def load_encoder(name_or_path: str, cache_dir: Path, precision: str = "fp32", th
         cache_dir: Where converted and fetched models are kept.
         precision: What it computes in: `fp32`; `bf16`, twice as fast on processors that multiply it, and several times
             slower on others; `int8`, two to three times as fast.
-        threads: Threads of the process for tensor operations; as it is when None.
+        threads: Threads of an operation, for PyTorch those of the process; as many as it takes by itself when None.
 
     Raises:
         ValueError: There is no such model, its weights come as pickles, or it has no such precision.
     """
-    import torch
-
     folder, model_id = locate(name_or_path, cache_dir, precision)
     name = model_id.rsplit("/", 1)[0]
-    if threads is not None:
-        torch.set_num_threads(threads)
-    means: Means
+    model: Model
     if precision == "int8":
-        means = int8.Int8Model(int8.prepare(folder, name, cache_dir), threads)
+        model = int8.Int8Model(int8.prepare(folder, name, cache_dir), threads)
     else:
-        means = _Transformer(folder, precision)
-    return Encoder(folder, model_id, bool(_E5.search(name.split("@")[0])), means)
+        model = _Transformer(folder, precision, threads)
+    return Encoder(model, model_id, bool(_E5.search(name.split("@")[0])))
 
 
 def load_transformer(folder: Path, precision: str, **options: str) -> Any:  # noqa: ANN401
@@ -129,14 +133,19 @@ def load_transformer(folder: Path, precision: str, **options: str) -> Any:  # no
 class _Transformer:
     """A model of PyTorch; it takes texts of about the same number of tokens together."""
 
-    def __init__(self, folder: Path, precision: str) -> None:
+    def __init__(self, folder: Path, precision: str, threads: int | None) -> None:
+        import torch
         from transformers import AutoTokenizer
 
+        if threads is not None:
+            torch.set_num_threads(threads)
         self._model = load_transformer(folder, precision)
-        self._padding = AutoTokenizer.from_pretrained(folder).pad_token_id or 0
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.dimension = int(self._model.config.hidden_size)
 
-    def __call__(self, token_ids: Sequence[list[int]]) -> NDArray[np.float32]:
-        means = np.empty((len(token_ids), self._model.config.hidden_size), np.float32)
+    def means(self, texts: Sequence[str], max_tokens: int) -> NDArray[np.float32]:
+        token_ids = self._tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
+        means = np.empty((len(token_ids), self.dimension), np.float32)
         for rows in _batches([len(ids) for ids in token_ids]):
             means[rows] = self._batch([token_ids[row] for row in rows])
         return means
@@ -144,7 +153,7 @@ class _Transformer:
     def _batch(self, token_ids: Sequence[list[int]]) -> NDArray[np.float32]:
         import torch
 
-        ids = torch.full((len(token_ids), max(map(len, token_ids))), self._padding)
+        ids = torch.full((len(token_ids), max(map(len, token_ids))), self._tokenizer.pad_token_id or 0)
         mask = torch.zeros_like(ids)
         for row, tokens in enumerate(token_ids):
             ids[row, : len(tokens)] = torch.tensor(tokens)

