@@ -81,7 +81,7 @@ def _of_lake(
 
     with tempfile.TemporaryDirectory(dir=settings.lake / shop, prefix="interactions-") as scratch:
         edges, histories = Path(scratch) / "edges", Path(scratch) / "histories"
-        with session("souk interactions", settings) as spark:
+        with session("souk interactions", settings, is_heavy=True) as spark:
             item_transitions(spark, events, edges)
             shopper_histories(spark, events, histories)
         table = pq.read_table(sorted(edges.glob("*.parquet")))

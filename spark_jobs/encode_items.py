@@ -9,8 +9,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.errors import AnalysisException
+from pyarrow import ArrowInvalid
+from pyarrow.dataset import dataset
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -68,7 +70,10 @@ def encode_items(
     stored = _read_vectors(spark, vectors)
     known = stored.where(f.col("model_id") == model_id)
     by_text = known.drop("item_id").dropDuplicates(["text_hash"])
-    changed = products.dropDuplicates(["text_hash"]).join(by_text.select("text_hash"), "text_hash", "left_anti")
+    # Kept: it is counted first, and encoded then.
+    changed = (
+        products.dropDuplicates(["text_hash"]).join(by_text.select("text_hash"), "text_hash", "left_anti").persist()
+    )
     to_encode = changed.count()
     key = ["item_id", "text_hash"]
     if not to_encode and rows == stored.count() == known.join(products.select(key), key, "left_semi").count():
@@ -100,6 +105,7 @@ def encode_items(
             report = _report(unfinished, quarantined, fit["items"] if fit else 0, fit["texts"] if fit else 0, model_id)
             write_manifest(report, unfinished)
             swap(unfinished, vectors)
+    changed.unpersist()
     logger.info(
         "vectors: %d rows, %d encoded from %d texts, %d reused",
         *(report.rows, report.encoded, report.texts, report.reused),
@@ -144,13 +150,15 @@ def _read_items(spark: SparkSession, items: Path) -> tuple[DataFrame, int]:
     if not items.exists():
         raise SoukError(f"there are no products at {items}", "Build the marts and export dim_items first.")
     try:
-        products = spark.read.parquet(str(items))
-        types = dict(products.dtypes)
-    except AnalysisException as error:
+        schema = dataset(items, format="parquet").schema
+    except (ArrowInvalid, OSError) as error:
         raise SoukError(f"{items} is not a Parquet file of products", "Export dim_items again.") from error
+    types = _types(schema)
     wrong = [f"{name} {kind}" for name, kind in ITEM_COLUMNS.items() if types.get(name) != kind]
     if wrong:
         raise SoukError(f"{items} lacks the column {', '.join(wrong)}", "Export dim_items again.")
+    # Told what is in the files, Spark does not start a job to look.
+    products = spark.read.schema(", ".join(f"{name} {kind}" for name, kind in ITEM_COLUMNS.items())).parquet(str(items))
     # The texts are looked at where they are encoded.
     names = {name: f.make_valid_utf8(name).alias(name) for name in ("item_id", "text_hash")}
     products = products.select(*(names.get(name, f.col(name)) for name in ITEM_COLUMNS))
@@ -168,12 +176,17 @@ def _read_items(spark: SparkSession, items: Path) -> tuple[DataFrame, int]:
 
 def _read_vectors(spark: SparkSession, vectors: Path) -> DataFrame:
     """Return the stored vectors: none when there is no data set yet, or one of other columns."""
-    empty = spark.createDataFrame([], from_arrow_schema(VECTORS))
-    if not any(vectors.glob("*.parquet")):
-        return empty
+    columns = from_arrow_schema(VECTORS)
+    files = [str(path) for path in sorted(vectors.glob("*.parquet"))]
+    if not files or _types(dataset(files, format="parquet").schema) != _types(VECTORS):
+        return spark.createDataFrame([], columns)
     # The manifest lies beside the Parquet files.
-    stored = spark.read.parquet(str(vectors), pathGlobFilter="*.parquet")
-    return stored if stored.dtypes == empty.dtypes else empty
+    return spark.read.schema(columns).parquet(str(vectors), pathGlobFilter="*.parquet")
+
+
+def _types(schema: pa.Schema) -> dict[str, str]:
+    """Return the names of the columns, and what Spark calls their types."""
+    return {column.name: column.dataType.simpleString() for column in from_arrow_schema(schema)}
 
 
 def _report(folder: Path, quarantined: list[dict[str, str]], encoded: int, texts: int, model_id: str) -> EncodeReport:

@@ -85,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("py4j").setLevel(logging.WARNING)
     try:
         item_transitions(
-            spark_session("souk-item-transitions", options.master, settings.home), options.events, options.target
+            spark_session("souk-item-transitions", options.master, settings.home, is_heavy=True),
+            options.events,
+            options.target,
         )
     except SoukError as error:
         sys.stderr.write(f"{error}\n")
