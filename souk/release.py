@@ -127,11 +127,12 @@ def load(dsn: str, release: Release, folder: Path, events: int) -> dict[str, int
 
 
 def measure(dsn: str, release_id: str) -> None:
-    """Measure how hard the vector index of a kept release must look, where that was not done when it was loaded."""
+    """Measure how hard the vector indexes of a kept release must look, where that was not done when it was loaded."""
     with closing(connect(dsn)) as connection:
         if (
             connection.execute(
-                "select from serving.release where release_id = %s and metrics ->> 'index_recall' is null", [release_id]
+                "select from serving.release where release_id = %s and metrics ->> 'sequence_recall' is null",
+                [release_id],
             ).fetchone()
             is not None
         ):
@@ -140,11 +141,16 @@ def measure(dsn: str, release_id: str) -> None:
 
 
 def _measure(connection: Connection, release_id: str) -> None:
-    effort = index_effort.measure(connection, release_id)
-    connection.execute(
-        "update serving.release set metrics = %s where release_id = %s",
-        [Jsonb({"index_effort": effort.ef_search, "index_recall": effort.recall}), release_id],
+    texts, sequence = (
+        index_effort.measure(connection, release_id, index) for index in (index_effort.TEXTS, index_effort.SEQUENCE)
     )
+    found = {
+        "index_effort": texts.ef_search,
+        "index_recall": texts.recall,
+        "sequence_effort": sequence.ef_search,
+        "sequence_recall": sequence.recall,
+    }
+    connection.execute("update serving.release set metrics = %s where release_id = %s", [Jsonb(found), release_id])
 
 
 def mark_audited(dsn: str, release_id: str) -> None:

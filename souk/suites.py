@@ -227,11 +227,15 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
             "release",
             "vector indexes",
             rows(
-                "select (served.metrics ->> 'index_recall')::double precision as recall from serving.release as served"
+                "select (served.metrics ->> 'index_recall')::double precision as recall,"
+                " (served.metrics ->> 'sequence_recall')::double precision as sequence_recall"
+                " from serving.release as served"
             ),
             (
-                filled("recall", "were not compared with an exact search"),
+                filled("recall", "of texts were not compared with an exact search"),
                 between("recall", "find fewer than 9 of 10 of the nearest items", 0.9, 1),
+                filled("sequence_recall", "of the sequence model were not compared with an exact search"),
+                between("sequence_recall", "find fewer than 9 of 10 of the likeliest items", 0.9, 1),
             ),
         ),
         Part(

@@ -110,18 +110,24 @@ comment on function internal.nearest(text, halfvec, integer[], integer, jsonb, i
 'The k products nearest to a vector by cosine, but for those in `without`: exact where few pass the filters, or where they lie far from it, else from the HNSW index, which goes on until k are found. effort is hnsw.ef_search: that of the release if null.';
 
 create or replace function internal.likely(
-    of_release text, taste halfvec, without integer[], k integer, filters jsonb
+    of_release text, taste halfvec, without integer[], k integer, filters jsonb, effort integer default null
 )
 returns table (item_no integer, logit double precision)
 language plpgsql stable rows 200
 set search_path to pg_catalog, public, pg_temp
 set "hnsw.iterative_scan" to 'relaxed_order'
-set "hnsw.ef_search" to '100' -- some of the nearest are known to the shopper
+set "hnsw.ef_search" to '100' -- put back at the end, whatever `effort` makes of it
 set enable_seqscan to 'off'
 set enable_sort to 'off'
 as $$
 #variable_conflict use_column
 begin
+    effort := coalesce(
+        effort,
+        (select (r.metrics ->> 'sequence_effort')::integer from serving.release as r where r.release_id = of_release),
+        100
+    );
+    perform set_config('hnsw.ef_search', effort::text, true);
     if filters = '{}' then
         return query
         select i.item_no, -(i.sequence_output <#> taste)
@@ -140,5 +146,5 @@ begin
     end if;
 end
 $$;
-comment on function internal.likely(text, halfvec, integer[], integer, jsonb) is
-'About the k products that a shopper of this taste (internal.taste) takes next most likely, but for those in `without`, with their logits; fewer where an index scan does not meet as many that pass the filters.';
+comment on function internal.likely(text, halfvec, integer[], integer, jsonb, integer) is
+'About the k products that a shopper of this taste (internal.taste) takes next most likely, but for those in `without`, with their logits; fewer where an index scan does not meet as many that pass the filters. effort is hnsw.ef_search: that of the release if null.';

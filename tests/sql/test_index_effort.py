@@ -1,4 +1,4 @@
-"""What the vector index is asked with is measured on the release, and far products are found as well."""
+"""What the vector indexes are asked with is measured on the release, and far products are found as well."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import numpy as np
 import psycopg
 import pytest
 from pgvector import HalfVector
+from psycopg.types.json import Jsonb
 
 from souk import index_effort
+from souk.index_effort import SEQUENCE, TEXTS, Index
 
 COUNT, CLUSTERS = 3000, 60
 GOOD, POOR = "m = 16, ef_construction = 64", "m = 2, ef_construction = 4"
+both = pytest.mark.parametrize("index", [TEXTS, SEQUENCE], ids=["texts", "sequence"])
 
 
 def clustered() -> np.ndarray:
@@ -24,21 +27,32 @@ def clustered() -> np.ndarray:
 
 
 def load(dsn: str, vectors: np.ndarray, graph: str) -> psycopg.Connection:
-    """A connection to a release of products with these vectors; the brand of the last two thirds is Far."""
+    """A connection to a release of products with these vectors; the brand of the last two thirds is Far.
+
+    To the sequence model, whom a product suits and what it says of a shopper are the first 256 numbers.
+    """
     connection = psycopg.connect(dsn, autocommit=True)
-    connection.execute("create table serving.item_1 partition of serving.item for values in ('r')")
+    for table in ("item", "position_weight"):
+        connection.execute(f"create table serving.{table}_1 partition of serving.{table} for values in ('r')")
     with connection.cursor() as cursor:
         cursor.executemany(
             "insert into serving.item (release_id, item_no, item_id, title, description, brand, categories, lang,"
             " key_terms, popularity, text_vector, lexical, sequence_input, sequence_output) values ('r', %s, %s, 't',"
-            " '', %s, '{}', 'en', '{}', 0.5, %s::halfvec, '{1:1}/1000000000', array_fill(1::real, array[256])::halfvec,"
-            " array_fill(1::real, array[257])::halfvec)",
+            " '', %s, '{}', 'en', '{}', 0.5, %s::halfvec, '{1:1}/1000000000', %s::halfvec, %s::halfvec)",
             [
-                (number, f"p{number}", "Far" if number >= COUNT / 3 else "Near", str(vector.tolist()))
+                (
+                    *(number, f"p{number}", "Far" if number >= COUNT / 3 else "Near", str(vector.tolist())),
+                    *(str(vector[:256].tolist()), str([*(10 * vector[:256]).tolist(), 0])),
+                )
                 for number, vector in enumerate(vectors)
             ],
         )
-    connection.execute(f"create index on serving.item_1 using hnsw (text_vector halfvec_cosine_ops) with ({graph})")
+    connection.execute(
+        "insert into serving.position_weight (release_id, place, vec)"
+        " select 'r', p.place, array_fill(1::real, array[256])::vector from generate_series(0, 19) as p (place)"
+    )
+    for column, kind in ((TEXTS.column, "halfvec_cosine_ops"), (SEQUENCE.column, "halfvec_ip_ops")):
+        connection.execute(f"create index on serving.item_1 using hnsw ({column} {kind}) with ({graph})")
     connection.execute("create index on serving.item_1 (brand) include (item_no, is_available)")
     connection.execute(
         "insert into serving.release (release_id, shop, state, content_hash, encoder, is_generated, has_clock)"
@@ -48,58 +62,70 @@ def load(dsn: str, vectors: np.ndarray, graph: str) -> psycopg.Connection:
     return connection
 
 
-def recall(connection: psycopg.Connection, vectors: np.ndarray, effort: int | None) -> float:
-    """Of the ten nearest of some products, compared with all."""
+def recall(connection: psycopg.Connection, vectors: np.ndarray, index: Index, effort: int | None) -> float:
+    """Of the ten best for some products, compared with all."""
     hits, asked = 0, range(0, COUNT, 50)
+    compared = vectors if index == TEXTS else vectors[:, :256]
     for number in asked:
-        cosines = vectors @ vectors[number]
-        cosines[number] = -1
+        products = compared @ compared[number]
+        products[number] = -np.inf
         rows = connection.execute(
-            "select item_no from internal.nearest('r', %s::halfvec, array[%s], 10, '{}', %s)",
-            [str(vectors[number].tolist()), number, effort],
+            f"select n.item_no from serving.item as i, internal.{'nearest' if index == TEXTS else 'likely'}"
+            f"('r', {index.query}, array[i.item_no], {index.asked}, '{{}}', %s) as n where i.item_no = %s",
+            [effort, number],
         ).fetchall()
-        assert len(rows) == 10
-        hits += len({row[0] for row in rows} & set(np.argsort(-cosines)[:10].tolist()))
+        assert 10 <= len(rows) <= index.asked
+        hits += len({row[0] for row in rows} & set(np.argsort(-products)[:10].tolist()))
     return hits / len(asked) / 10
 
 
-def test_a_good_graph_needs_little_effort(database):
+@both
+def test_a_good_graph_needs_little_effort(database, index):
     vectors = clustered()
     with load(database, vectors, GOOD) as connection:
-        effort = index_effort.measure(connection, "r")
-        assert effort.ef_search == index_effort.EFFORTS[0]
+        effort = index_effort.measure(connection, "r", index)
+        assert effort.ef_search == index.efforts[0]
         assert effort.recall >= index_effort.ENOUGH
-        assert recall(connection, vectors, effort.ef_search) == pytest.approx(effort.recall, abs=0.01)
+        assert recall(connection, vectors, index, effort.ef_search) == pytest.approx(effort.recall, abs=0.01)
 
 
-def test_a_poor_graph_gets_more_effort_and_the_release_keeps_it(database, caplog):
+@both
+def test_a_poor_graph_gets_more_effort_and_the_release_keeps_it(database, caplog, index):
     vectors = clustered()
     with load(database, vectors, POOR) as connection, caplog.at_level(logging.WARNING, "souk.index_effort"):
-        least = recall(connection, vectors, index_effort.EFFORTS[0])
+        least = recall(connection, vectors, index, index.efforts[0])
         assert least < index_effort.ENOUGH
-        assert recall(connection, vectors, None) == least
-        effort = index_effort.measure(connection, "r")
-        assert effort.ef_search > index_effort.EFFORTS[0]
+        assert recall(connection, vectors, index, None) == least
+        effort = index_effort.measure(connection, "r", index)
+        assert effort.ef_search > index.efforts[0]
         assert effort.recall > least
         assert (effort.recall < index_effort.ENOUGH) == ("at its most effort" in caplog.text)
-        connection.execute(
-            "update serving.release set metrics = jsonb_build_object('index_effort', %s::integer)", [effort.ef_search]
-        )
-        assert recall(connection, vectors, None) == recall(connection, vectors, effort.ef_search) > least
+        kept = {"index_effort" if index == TEXTS else "sequence_effort": effort.ef_search}
+        connection.execute("update serving.release set metrics = %s", [Jsonb(kept)])
+        assert recall(connection, vectors, index, None) == recall(connection, vectors, index, effort.ef_search) > least
 
 
-def test_any_of_some_equal_products_is_found(database):
+@both
+def test_products_that_cannot_be_had_are_not_missed(database, index):
+    with load(database, clustered(), GOOD) as connection:
+        connection.execute("update serving.item set is_available = item_no % 2 = 0")
+        assert index_effort.measure(connection, "r", index).recall >= index_effort.ENOUGH
+
+
+@both
+def test_any_of_some_equal_products_is_found(database, index):
     vectors = np.repeat(clustered()[::10], 10, axis=0)
     with load(database, vectors, GOOD) as connection:
-        effort = index_effort.measure(connection, "r")
-        assert effort.ef_search == index_effort.EFFORTS[0]
+        effort = index_effort.measure(connection, "r", index)
+        assert effort.ef_search == index.efforts[0]
         assert effort.recall >= index_effort.ENOUGH
 
 
+@both
 @pytest.mark.parametrize("vectors", [np.zeros((3, 384)), np.eye(1, 384), np.zeros((0, 384))])
-def test_where_there_is_nothing_to_find_nothing_is_missed(database, vectors):
+def test_where_there_is_nothing_to_find_nothing_is_missed(database, vectors, index):
     with load(database, vectors, GOOD) as connection:
-        assert index_effort.measure(connection, "r") == index_effort.Effort(index_effort.EFFORTS[0], 1.0)
+        assert index_effort.measure(connection, "r", index) == index_effort.Effort(index.efforts[0], 1.0)
 
 
 @pytest.mark.parametrize("k", [1, 10, 30])

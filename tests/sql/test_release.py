@@ -185,11 +185,11 @@ def test_a_release_that_was_loaded_without_a_measure_of_its_index_gets_one(datab
         connection.execute("update serving.release set metrics = '{}'")
         release.measure(database, "shop-1")
         assert connection.execute(query).fetchone() == (measured,)
-        kept = {"index_effort": 1000, "index_recall": 0.95}
+        kept = {"index_effort": 1000, "index_recall": 0.95, "sequence_effort": 400, "sequence_recall": 0.99}
         connection.execute("update serving.release set metrics = %s", [Jsonb(kept)])
         release.measure(database, "shop-1")
         assert connection.execute(query).fetchone() == (kept,)
-    assert measured["index_recall"] == 1
+    assert measured["index_recall"] == measured["sequence_recall"] == 1
 
 
 def test_each_shop_shows_its_own_release_and_keeps_the_one_before(database, tmp_path):
