@@ -225,17 +225,21 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
     return (
         Part(
             "release",
-            "vector indexes",
+            "releases",
             rows(
                 "select (served.metrics ->> 'index_recall')::double precision as recall,"
                 " (served.metrics ->> 'sequence_recall')::double precision as sequence_recall"
                 " from serving.release as served"
             ),
             (
-                filled("recall", "of texts were not compared with an exact search"),
-                between("recall", "find fewer than 9 of 10 of the nearest items", 0.9, 1),
-                filled("sequence_recall", "of the sequence model were not compared with an exact search"),
-                between("sequence_recall", "find fewer than 9 of 10 of the likeliest items", 0.9, 1),
+                filled("recall", "have an index of texts that was not compared with an exact search"),
+                between("recall", "have an index that finds fewer than 9 of 10 of the nearest items", 0.9, 1),
+                filled(
+                    "sequence_recall", "have an index of the sequence model that was not compared with an exact search"
+                ),
+                between(
+                    "sequence_recall", "have an index that finds fewer than 9 of 10 of the likeliest items", 0.9, 1
+                ),
             ),
         ),
         Part(

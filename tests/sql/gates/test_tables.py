@@ -33,22 +33,22 @@ DISEASES = [
     (
         "candidate",
         "update serving.release set metrics = metrics - 'sequence_recall'",
-        "1 of 1 vector indexes of the sequence model were not compared with an exact search",
+        "1 of 1 releases have an index of the sequence model that was not compared with an exact search",
     ),
     (
         "candidate",
         "update serving.release set metrics = metrics || '{\"index_recall\": 0.89}'",
-        "1 of 1 vector indexes find fewer than 9 of 10 of the nearest items",
+        "1 of 1 releases have an index that finds fewer than 9 of 10 of the nearest items",
     ),
     (
         "candidate",
         "update serving.release set metrics = metrics - 'index_recall'",
-        "1 of 1 vector indexes of texts were not compared with an exact search",
+        "1 of 1 releases have an index of texts that was not compared with an exact search",
     ),
     (
         "candidate",
         "update serving.release set metrics = metrics || '{\"sequence_recall\": 0.89}'",
-        "1 of 1 vector indexes find fewer than 9 of 10 of the likeliest items",
+        "1 of 1 releases have an index that finds fewer than 9 of 10 of the likeliest items",
     ),
     (
         "candidate",
