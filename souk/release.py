@@ -129,13 +129,10 @@ def load(dsn: str, release: Release, folder: Path, events: int) -> dict[str, int
 def measure(dsn: str, release_id: str) -> None:
     """Measure how hard the vector indexes of a kept release must look, where that was not done when it was loaded."""
     with closing(connect(dsn)) as connection:
-        if (
-            connection.execute(
-                "select from serving.release where release_id = %s and metrics ->> 'sequence_recall' is null",
-                [release_id],
-            ).fetchone()
-            is not None
-        ):
+        row = connection.execute(
+            "select metrics ? 'sequence_recall' from serving.release where release_id = %s", [release_id]
+        ).fetchone()
+        if row == (False,):
             _measure(connection, release_id)
         connection.commit()
 

@@ -70,7 +70,7 @@ def encode_items(
     stored = _read_vectors(spark, vectors)
     known = stored.where(f.col("model_id") == model_id)
     by_text = known.drop("item_id").dropDuplicates(["text_hash"])
-    # Kept: it is counted first, and encoded then.
+    # Kept, because it is counted and then encoded.
     changed = (
         products.dropDuplicates(["text_hash"]).join(by_text.select("text_hash"), "text_hash", "left_anti").persist()
     )

@@ -80,7 +80,8 @@ def sound(database: str) -> str:
             )
         connection.execute(
             "insert into serving.release (release_id, shop, state, content_hash, encoder, is_generated, has_clock,"
-            " metrics) values (%s, %s, 'candidate', 'h', 'e', false, true, '{\"index_recall\": 0.99, \"sequence_recall\": 0.99}')",
+            " metrics) values (%s, %s, 'candidate', 'h', 'e', false, true,"
+            ' \'{"index_recall": 0.99, "sequence_recall": 0.99}\')',
             [RELEASE, SHOP],
         )
         connection.execute(
