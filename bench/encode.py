@@ -9,6 +9,7 @@ Beside the clock, the seconds that all processes of an arm keep a core busy: oth
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import multiprocessing
@@ -18,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,8 @@ from ml.text import normalise, passage
 from souk.evaluation import product_fields
 from souk.settings import Settings
 from souk.sources import open_dataset
-from spark_jobs.encode_items import ITEM_COLUMNS, ROWS_PER_TASK, encode_items
-from spark_jobs.session import spark_session
+from spark_jobs.encode_items import ITEMS, ROWS_PER_TASK, encode_items, item_model
+from spark_jobs.session import session, spark_session
 
 SLOTS = 2
 DEFAULTS, ALIKE = "SentenceTransformer.encode, its defaults", "SentenceTransformer.encode, cut alike"
@@ -95,9 +97,7 @@ def write_items(path: Path, fields: list[tuple[str, str, list[str], str]], mark:
         text = f"{mark} {text}" if number < changed else text
         text_hash = hashlib.md5(repr((title, brand, categories, text)).encode()).hexdigest()
         rows.append((str(number), title, text, brand, categories, text_hash))
-    kinds = {"string": pa.string(), "array<string>": pa.list_(pa.string())}
-    schema = pa.schema([(name, kinds[kind]) for name, kind in ITEM_COLUMNS.items()])
-    pq.write_table(pa.Table.from_pylist([dict(zip(ITEM_COLUMNS, row, strict=True)) for row in rows], schema), path)
+    pq.write_table(pa.Table.from_pylist([dict(zip(ITEMS.names, row, strict=True)) for row in rows], ITEMS), path)
 
 
 def _compare(
@@ -171,8 +171,9 @@ def _encode_by_udf(spark: SparkSession, folder: Path, cut: int | None, home: Pat
 def _encode(spark: SparkSession, settings: Settings, home: Path, items: str, precision: str) -> Vectors:
     target = home / "vectors"
     shutil.rmtree(target, ignore_errors=True)
-    source, cut = home / f"{items}.parquet", settings.encoder_max_tokens
-    encode_items(spark, source, target, settings.encoder, precision, cut, settings.models)
+    model = item_model(dataclasses.replace(settings, encoder_precision=precision), settings.encoder)
+    # By Spark, however few they are.
+    encode_items(home / f"{items}.parquet", target, model, lambda: nullcontext(spark), few=0)
     table = pq.read_table(sorted(target.glob("*.parquet")), columns=["item_id", "vector"]).to_pydict()
     found = dict(zip(table["item_id"], table["vector"], strict=True))
     return np.array([found[str(number)] for number in range(len(found))], np.float32)
@@ -232,18 +233,10 @@ def _in_process(call: Callable[..., int], *inputs: Any) -> tuple[float, int]:  #
 
 
 def _encode_all(settings: Settings, home: Path) -> int:
-    """Return how many products a session of its own has encoded."""
-    spark = spark_session("souk-bench-encode", f"local[{SLOTS}]", home)
-    report = encode_items(
-        spark,
-        home / "all.parquet",
-        home / "vectors",
-        settings.encoder,
-        settings.encoder_precision,
-        settings.encoder_max_tokens,
-        settings.models,
-    )
-    spark.stop()
+    """Return how many products a run has encoded, with a session of its own if it needs one."""
+    model = item_model(settings, settings.encoder)
+    local = dataclasses.replace(settings, spark_master=f"local[{SLOTS}]")
+    report = encode_items(home / "all.parquet", home / "vectors", model, lambda: session("souk-bench-encode", local))
     return report.encoded
 
 

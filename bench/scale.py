@@ -40,8 +40,8 @@ from souk.artefacts import write_release
 from souk.gates import guard
 from souk.postgres import EmbeddedPostgres, connect
 from souk.settings import Settings
+from spark_jobs.encode_items import item_model
 from spark_jobs.item_text import VECTORS
-from spark_jobs.text_vectors import TextModel
 
 SHOP = "scale"
 ROWS_PER_BLOCK = 20_000
@@ -261,9 +261,7 @@ def _core_seconds(parent: psutil.Process) -> float:
 def _write_vectors(shop: ClusteredShop, folder: Path, settings: Settings) -> None:
     """Write what the encode stage would have left from a run before: the shop's vectors under the texts' hashes."""
     place = {item_id: number for number, item_id in enumerate(shop.item_ids)}
-    model_id = TextModel(
-        settings.encoder, settings.encoder_precision, settings.encoder_max_tokens, settings.models, "passage"
-    ).model_id()
+    model_id = item_model(settings, settings.encoder).model_id()
     target = folder / "vectors"
     target.mkdir(parents=True)
     with pq.ParquetFile(folder / "items.parquet") as file, pq.ParquetWriter(target / "0.parquet", VECTORS) as writer:

@@ -122,22 +122,14 @@ def build_profiles(landed: Stage) -> Stage:
 
 
 def encode(landed: Stage) -> Stage:
-    """Encode the descriptions that changed, with Spark."""
-    from spark_jobs.encode_items import encode_items
+    """Encode the descriptions that changed: many of them with Spark."""
+    from spark_jobs.encode_items import encode_items, item_model
     from spark_jobs.session import session
 
     settings = Settings.from_env()
     folder = settings.lake / landed["shop"]
-    with session("souk encode", settings) as spark:
-        report = encode_items(
-            spark,
-            folder / "items.parquet",
-            folder / "vectors",
-            landed["encoder"],
-            settings.encoder_precision,
-            settings.encoder_max_tokens,
-            settings.models,
-        )
+    model = item_model(settings, landed["encoder"])
+    report = encode_items(folder / "items.parquet", folder / "vectors", model, lambda: session("souk encode", settings))
     return {
         **_names(landed),
         "rows": {"vectors": report.rows},

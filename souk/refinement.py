@@ -278,7 +278,7 @@ def _encode(
     settings: Settings, place: Place, products: Sequence[Product], texts: Mapping[str, str], encoder: str
 ) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
     """Encode the new texts by the same incremental job as the old ones; return the vectors."""
-    from spark_jobs.encode_items import encode_items
+    from spark_jobs.encode_items import encode_items, item_model
     from spark_jobs.session import session
 
     rows: list[dict[str, Any]] = []
@@ -292,10 +292,7 @@ def _encode(
     schema = pa.schema([(n, pa.list_(pa.string()) if n == "categories" else pa.string()) for n in names])
     items, vectors = place.shop / "refined-items.parquet", place.shop / "refined-vectors"
     pq.write_table(pa.Table.from_pylist(rows, schema), items)
-    with session("souk refine", settings) as spark:
-        encode_items(
-            spark, items, vectors, encoder, settings.encoder_precision, settings.encoder_max_tokens, settings.models
-        )
+    encode_items(items, vectors, item_model(settings, encoder), lambda: session("souk refine", settings))
     table = pq.read_table(sorted(vectors.glob("*.parquet")), columns=["item_id", "vector"]).to_pylist()
     return {row["item_id"]: np.array(row["vector"], np.float32) for row in table}
 

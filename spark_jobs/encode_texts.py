@@ -10,8 +10,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,17 +19,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pyspark.sql import SparkSession
 
 from ml.text import normalise
 from spark_jobs.text_vectors import (
     EncodeReport,
     Row,
+    Session,
     TextModel,
     content_hash,
-    encode_on_executors,
+    encode_new,
     encoded_schema,
-    partition_encoder,
     readable,
     recover,
     swap,
@@ -46,8 +44,6 @@ PART = "part-0.parquet"
 FEW = 5000
 TEXTS_PER_TASK = 1000
 UNIT = 1e-3
-
-Session = Callable[[], AbstractContextManager[SparkSession]]
 
 
 @dataclass(frozen=True)
@@ -111,10 +107,12 @@ def _renew(
     session: Session,
 ) -> _Stored:
     """Replace the data set: without what is not wanted any more, with what is new."""
-    model_id = model.model_id()
     vectors.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=vectors.parent, prefix=f".{vectors.name}-") as scratch:
-        encoded = _encode(new, model, model_id, session, Path(scratch))
+        names = pa.schema(dict.fromkeys(["text_hash", "text"], pa.string()))
+        rows = pa.table({"text_hash": list(new), "text": list(new.values())}, names).to_batches(TEXTS_PER_TASK)
+        files = encode_new(rows, len(new), FEW, TEXTS_PER_TASK, model, prepare, ENCODED, session, Path(scratch))
+        encoded = pq.read_table(files)
         is_fit = pc.is_null(encoded["error"])
         fit, failed = encoded.filter(is_fit), encoded.filter(pc.invert(is_fit))
         kept = stored.table.filter(pc.is_in(stored.table["text_hash"], pa.array(list(wanted), pa.string())))
@@ -127,7 +125,7 @@ def _renew(
             reused=len(kept),
             texts=len(fit),
             quarantined=[{"text_hash": text_hash, "reason": reason} for text_hash, reason in sorted(unfit.items())],
-            model_id=model_id,
+            model_id=model.model_id(),
             content_hash=content_hash(table.select(["text_hash", "model_id"])),
         )
         unfinished = Path(scratch) / "vectors"
@@ -140,25 +138,6 @@ def _renew(
         # Not the text: it may be what a person searched for.
         logger.warning("no vector for the text %s: %s", row["text_hash"], row["error"])
     return _Stored(table, unfit)
-
-
-def _encode(new: Mapping[str, str], model: TextModel, model_id: str, session: Session, scratch: Path) -> pa.Table:
-    """Return the rows of `ENCODED`: by Spark, or here when they are few."""
-    rows = pa.table(
-        {"text_hash": list(new), "text": list(new.values())},
-        pa.schema(dict.fromkeys(["text_hash", "text"], pa.string())),
-    )
-    if len(new) <= FEW:
-        # As many threads as training has.
-        encode = partition_encoder(model, model_id, prepare, ENCODED, threads=None)
-        raw = rows.cast(pa.schema([(name, pa.binary()) for name in rows.schema.names]))
-        return pa.Table.from_batches(encode(raw.to_batches()), ENCODED)
-    source, target = scratch / "texts.parquet", scratch / "encoded"
-    pq.write_table(rows, source)
-    encode = partition_encoder(model, model_id, prepare, ENCODED)
-    with session() as spark:
-        encode_on_executors(spark.read.parquet(str(source)), len(new), TEXTS_PER_TASK, encode, ENCODED, target)
-    return pq.read_table(sorted(target.glob("*.parquet")))
 
 
 def _read(vectors: Path, model_id: str) -> _Stored:

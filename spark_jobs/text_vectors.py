@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,16 +23,18 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as f
+from pyspark.sql import SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from ml.encoder import Encoder, load_encoder, locate
 from ml.text import PREPROCESSING_VERSION
 from souk.errors import SoukError
-from spark_jobs.progress import Progress
+from spark_jobs.progress import Progress, line
 from spark_jobs.session import slots
+
+logger = logging.getLogger(__name__)
 
 LONGEST_TEXT = 100_000
 
@@ -37,6 +42,7 @@ Row = dict[str, Any]
 # The raw row of a text to what is encoded, `text`, and to what is kept beside its vector.
 Prepare = Callable[[Row], Row]
 PartitionEncoder = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+Session = Callable[[], AbstractContextManager[SparkSession]]
 
 
 class UnfitError(Exception):
@@ -147,29 +153,60 @@ def readable(text: str) -> str:
     return text
 
 
-def encode_on_executors(
-    changed: DataFrame, rows: int, rows_per_task: int, encode: PartitionEncoder, schema: pa.Schema, target: Path
-) -> DataFrame:
-    """Return the encoded texts, written to a file first so that they are computed once.
+def encode_new(
+    texts: Iterable[pa.RecordBatch],
+    rows: int,
+    few: int,
+    rows_per_task: int,
+    model: TextModel,
+    prepare: Prepare,
+    schema: pa.Schema,
+    session: Session,
+    scratch: Path,
+) -> list[Path]:
+    """Encode texts that have no vector yet: here while that is sooner done than Spark is started, else by Spark.
 
     Args:
-        changed: Texts that have no vector yet, each once.
+        texts: Each once, with the columns that `prepare` takes and `text_hash`.
         rows: Their number.
+        few: Up to so many are encoded in this process, on all its cores.
         rows_per_task: Small enough that progress shows and a lost task costs little; an encoder outlives its tasks.
-        encode: As `partition_encoder` gives it.
-        schema: What it returns.
-        target: Where the file goes.
+        model: The encoder.
+        prepare: As `partition_encoder` takes it.
+        schema: What is kept of each text, as `encoded_schema` gives it.
+        session: Starts Spark, and stops it.
+        scratch: A folder that Spark's executors see, too.
+
+    Returns:
+        Parquet files of the schema, in which every text has a row.
     """
-    spark = changed.sparkSession
-    parallel = slots(spark)
-    tasks = parallel * max(1, math.ceil(rows / (parallel * rows_per_task)))
-    raw = changed.select(
-        *(f.col(name).cast(kind.replace("string", "binary")).alias(name) for name, kind in changed.dtypes)
-    )
-    encoded = raw.repartition(tasks).mapInArrow(encode, from_arrow_schema(schema))
-    with Progress(spark, "texts", rows, tasks):
-        encoded.write.parquet(str(target))
-    return spark.read.schema(encoded.schema).parquet(str(target))
+    raw = (_raw(batch) for batch in texts)
+    target = scratch / "encoded"
+    if rows <= few:
+        target.mkdir()
+        path = target / "part-0.parquet"
+        encode = partition_encoder(model, model.model_id(), prepare, schema, threads=None)
+        logger.info("texts: %d to do in this process", rows)
+        started, done = time.monotonic(), 0
+        with pq.ParquetWriter(path, schema) as writer:
+            for batch in encode(raw):
+                writer.write_batch(batch)
+                done += len(batch)
+                logger.info("texts: %s", line(rows, done / rows, time.monotonic() - started))
+        return [path]
+    source = scratch / "texts.parquet"
+    first = next(raw)
+    with pq.ParquetWriter(source, first.schema) as writer:
+        for batch in (first, *raw):
+            writer.write_batch(batch)
+    with session() as spark:
+        parallel = slots(spark)
+        tasks = parallel * max(1, math.ceil(rows / (parallel * rows_per_task)))
+        encode = partition_encoder(model, model.model_id(), prepare, schema)
+        encoded = spark.read.parquet(str(source)).repartition(tasks).mapInArrow(encode, from_arrow_schema(schema))
+        with Progress(spark, "texts", rows, tasks):
+            encoded.write.parquet(str(target))
+    return sorted(target.glob("*.parquet"))
 
 
 def content_hash(key: pa.Table) -> str:
@@ -212,6 +249,12 @@ def aside(vectors: Path) -> Path:
 @lru_cache(maxsize=1)
 def _loaded(encoder: str, models: Path, precision: str, threads: int | None) -> Encoder:
     return load_encoder(encoder, models, precision, threads)
+
+
+def _raw(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the rows with every text as its bytes."""
+    kinds = [pa.list_(pa.binary()) if pa.types.is_list(kind) else pa.binary() for kind in batch.schema.types]
+    return batch.cast(pa.schema(list(zip(batch.schema.names, kinds, strict=True))))
 
 
 def _prepared(raw: Row, prepare: Prepare, schema: pa.Schema) -> Row:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -16,16 +17,15 @@ from pyspark.sql import SparkSession
 from spark_jobs import encode_items as job
 from spark_jobs.pgvector.source import PgvectorSource
 from spark_jobs.session import spark_session
-from spark_jobs.text_vectors import EncodeReport, aside
+from spark_jobs.text_vectors import EncodeReport, TextModel, aside
 
 ROWS_PER_TASK = 40
 
 
 def encode(spark: SparkSession, folder: Path) -> EncodeReport:
     """Bring `vectors` in the folder up to date."""
-    return job.encode_items(
-        spark, folder / "items.parquet", folder / "vectors", str(folder / "tiny"), "int8", 16, folder / "models"
-    )
+    model = TextModel(str(folder / "tiny"), "int8", 16, folder / "models", "passage")
+    return job.encode_items(folder / "items.parquet", folder / "vectors", model, lambda: nullcontext(spark), few=0)
 
 
 def load(spark: SparkSession, folder: Path, dsn: str) -> None:
