@@ -48,7 +48,7 @@ test: setup ## run all tests
 	@$(BIN)/python -m pytest
 
 test-fast: setup ## run the tests that take a moment
-	@$(BIN)/python -m pytest -m "not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 lint: setup ## check style, types and SQL; changes nothing
 	@$(BIN)/ruff check .

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,6 +18,16 @@ from psycopg.conninfo import make_conninfo
 
 from souk.postgres import EmbeddedPostgres, create_database
 from sql.migrate import migrate
+
+
+def sampled(cases: Sequence[Any], every: int) -> list[Any]:
+    """Return the cases of a long table, of which the fast tests take every n-th."""
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)), marks=[pytest.mark.slow] if number % every else []
+        )
+        for number, case in enumerate(cases)
+    ]
 
 
 def free_port() -> int:
@@ -27,9 +39,15 @@ def free_port() -> int:
 @contextmanager
 def server_home() -> Iterator[Path]:
     """A folder that the server's own user can enter: pytest closes the parents of `tmp_path` to others."""
-    with tempfile.TemporaryDirectory(prefix="souk-test-") as folder:
+    with tempfile.TemporaryDirectory(prefix="souk-test-", dir=_memory_disk()) as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
+
+
+def _memory_disk() -> Path | None:
+    """A disk in memory with room for the test run: to clone a database there takes a fifteenth of the time."""
+    disk = Path("/dev/shm")
+    return disk if disk.is_dir() and shutil.disk_usage(disk).free > 8 * 2**30 else None
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from psycopg.types.json import Jsonb
 from souk import index_effort
 from souk.index_effort import SEQUENCE, TEXTS, Index
 
+pytestmark = pytest.mark.slow
+
 COUNT, CLUSTERS = 3000, 60
 GOOD, POOR = "m = 16, ef_construction = 64", "m = 2, ef_construction = 4"
 both = pytest.mark.parametrize("index", [TEXTS, SEQUENCE], ids=["texts", "sequence"])

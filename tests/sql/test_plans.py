@@ -8,6 +8,8 @@ import pytest
 from souk import release
 from tests.sql.lists import call, ids
 
+pytestmark = pytest.mark.slow
+
 COUNT = 8_000
 USER = "u1_" + "0" * 32
 # 6 of 7 products pass the broad filter, 1 of 400 the rare one.

@@ -79,6 +79,7 @@ def test_an_index_that_shared_memory_cannot_hold_is_built_by_one_process(databas
         assert connection.execute("show max_parallel_maintenance_workers").fetchone() == ("0",)
 
 
+@pytest.mark.slow
 def test_how_far_an_index_is_becomes_log_lines(database, caplog):
     with psycopg.connect(database) as connection, caplog.at_level(logging.INFO, "souk.index_build"):
         connection.execute(

@@ -88,6 +88,7 @@ class TestTerms:
             cut.is_one_typo(one, other),
         )
 
+    @pytest.mark.slow
     def test_every_title_and_query_of_home_depot(self, module_database, data):
         """On 36,000 real texts, markup and misspellings included."""
         with gzip.open(data / "homedepot-search" / "judgements.csv.gz", "rt", encoding="utf-8") as file:
@@ -154,7 +155,11 @@ class TestQueries:
         assert row[0][:2] == ["tent-4", "tent-2"]
 
     @pytest.mark.parametrize(
-        "query", [None, "", " ", "🏷️" * 50, "a" * 10_000, "茶" * 10_000, "\\ %s {} $1 '' \" --", "&#x26;<"]
+        "query",
+        [
+            *(None, "", " ", "🏷️" * 50, "\\ %s {} $1 '' \" --", "&#x26;<"),
+            *(pytest.param(letter * 10_000, marks=pytest.mark.slow) for letter in "a茶"),
+        ],
     )
     def test_any_text_is_read(self, read_shop, query):
         row = read_shop.execute("select (internal.read_query('shop-1', %s)).*", [query]).fetchone()

@@ -110,6 +110,7 @@ def test_the_time_split_trains_on_the_past_only(planted, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_extras_add_refit_seeds_and_ablation(planted):
     found = evaluate(*planted, data="planted", arms=["transition", "souk"], extras=Extras(True, 2, True)).report
     assert found["arms"]["souk"]["seeds"]["seeds"] == 2

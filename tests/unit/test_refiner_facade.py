@@ -6,6 +6,8 @@ from ml.refiner import Product, Refiner, RefinerSettings
 from ml.refiner import refiner as module
 from tests.refiner import demo_shop
 
+pytestmark = pytest.mark.slow
+
 QUICK = RefinerSettings(texts=120, mle_steps=8, adversarial_steps=2, discriminator_steps=8, folds=2, samples=3)
 
 

@@ -53,6 +53,7 @@ def test_attributes_are_contradicted():
     assert _flags(judge, said, "Frying pan", (("diameter", "24 cm"),)) == ()
 
 
+@pytest.mark.slow
 def test_sentences_of_unlike_products_are_boilerplate():
     products, kinds = refiner.demo_shop()
     judge = TextQuality.fit(products)
@@ -62,6 +63,7 @@ def test_sentences_of_unlike_products_are_boilerplate():
     assert np.mean(flagged) > 0.5
 
 
+@pytest.mark.slow
 def test_the_score_tells_good_texts_from_spoilt_ones_of_unseen_products(judge, halves):
     good = [product for product, one in zip(halves[1], judge.assess(halves[1]), strict=True) if not one.flags]
     assert len(good) > 300
@@ -80,6 +82,7 @@ def test_the_score_finds_what_the_demo_shop_spoilt(judge, halves):
     assert auc(good, poor) > 0.97
 
 
+@pytest.mark.slow
 def test_the_same_again_after_a_save(judge, halves, tmp_path):
     judge.save(tmp_path)
     assert TextQuality.load(tmp_path).assess(halves[1][:50]) == judge.assess(halves[1][:50])

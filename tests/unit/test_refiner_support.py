@@ -166,6 +166,7 @@ def test_every_planted_claim_of_real_products_is_caught(load):
     assert missed == []
 
 
+@pytest.mark.slow
 def test_numbers_swapped_between_attributes_are_caught():
     swapped = 0
     for product in _good(*refiner.demo_shop()):
@@ -179,6 +180,7 @@ def test_numbers_swapped_between_attributes_are_caught():
     assert swapped >= 200
 
 
+@pytest.mark.slow
 def test_true_sentences_of_the_demo_shop_pass():
     good = _good(*refiner.demo_shop())[::3]
     flagged = [product for product in good if check(product.description, product).unsupported]

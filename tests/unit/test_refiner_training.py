@@ -31,6 +31,7 @@ def test_imitation_learns_and_reaches_every_weight(trained):
     assert all(w.grad is not None and bool(w.grad.abs().sum() > 0) for w in selector.parameters() if w.ndim > 1)
 
 
+@pytest.mark.slow
 def test_the_policy_gradient_raises_what_is_rewarded(trained):
     pools, aims, selector, _ = trained
 

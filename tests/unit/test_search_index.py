@@ -157,6 +157,7 @@ class TestIndex:
         with pytest.raises(ValueError, match="as many vectors"):
             build_index([document("tea")], np.zeros((2, 32), np.float32), encode)
 
+    @pytest.mark.slow
     def test_judged_queries_teach(self, world):
         """What the shop calls a gizmo is a hammer: only the judgements say so."""
         titles, vectors = world
@@ -170,6 +171,7 @@ class TestIndex:
         found = [float((one.encode(["gizmo"]) @ centred[list(hammers)].T).mean()) for one in (plain, taught)]
         assert found[1] > found[0] + 0.02
 
+    @pytest.mark.slow
     def test_a_text_without_a_vector_teaches_nothing(self, index, world):
         titles, vectors = world
 
@@ -192,6 +194,7 @@ class TestIndex:
         assert {place for one in after for place in one.grades} == set(range(len(changed)))
         assert [one.query for one in draw_fragments(documents, 1)] != [one.query for one in before]
 
+    @pytest.mark.slow
     def test_a_chinese_query_finds_what_is_called_so_in_english(self):
         """The encoder tells the languages apart more than it tells the meanings apart, as real ones do."""
         chinese = dict(zip("锤扳螺钻钳凿唇睫洗香乳眼本铅订擦记夹", WORDS, strict=True))

@@ -13,6 +13,7 @@ import pytest
 from souk import suites
 from souk.gates import GateFailed, _evaluate, _Findings, check
 from souk.refinement import IN_FORCE
+from tests.conftest import sampled
 from tests.sql.gates.sound import ITEMS, RELEASE, SHOP, TEXT, red, refined, stage, vectors, write_lists
 
 
@@ -37,12 +38,15 @@ def not_finite(vector: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("poison", "fault"),
-    [
-        (not_finite, "1 of 20 vectors are not finite"),
-        (lambda vector: vector * 0, "1 of 20 vectors are not of unit length"),
-        (lambda vector: vector * np.float32(3e38) * 2, "1 of 20 vectors are not"),
-        (lambda vector: vector[:100], "1 of 20 vectors do not have 384 dimensions"),
-    ],
+    sampled(
+        [
+            (not_finite, "1 of 20 vectors are not finite"),
+            (lambda vector: vector * 0, "1 of 20 vectors are not of unit length"),
+            (lambda vector: vector * np.float32(3e38) * 2, "1 of 20 vectors are not"),
+            (lambda vector: vector[:100], "1 of 20 vectors do not have 384 dimensions"),
+        ],
+        3,
+    ),
 )
 def test_a_poisoned_vector_is_named(
     database: str, lake: Path, poison: Callable[[np.ndarray], np.ndarray], fault: str
@@ -64,15 +68,18 @@ def test_a_foreign_and_a_repeated_item_are_counted(database: str, lake: Path) ->
 
 @pytest.mark.parametrize(
     ("column", "value", "fault"),
-    [
-        ("val", [0.5, float("nan")], "have a value that is not finite"),
-        ("val", [0.5, float("inf")], "have a value that is not finite"),
-        ("val", [0.5, 0.0], "have a value that is not positive"),
-        ("dst", [1, 20], "name an unknown item"),
-        ("dst", [1, -1], "name an unknown item"),
-        ("dst", [1, 1], "name an item twice"),
-        ("dst", [1, 0], "lead back to where they start"),
-    ],
+    sampled(
+        [
+            ("val", [0.5, float("nan")], "have a value that is not finite"),
+            ("val", [0.5, float("inf")], "have a value that is not finite"),
+            ("val", [0.5, 0.0], "have a value that is not positive"),
+            ("dst", [1, 20], "name an unknown item"),
+            ("dst", [1, -1], "name an unknown item"),
+            ("dst", [1, 1], "name an item twice"),
+            ("dst", [1, 0], "lead back to where they start"),
+        ],
+        3,
+    ),
 )
 def test_a_poisoned_edge_is_named(database: str, lake: Path, column: str, value: list[float], fault: str) -> None:
     poison(lake, "edge", column, value)
@@ -81,10 +88,13 @@ def test_a_poisoned_edge_is_named(database: str, lake: Path, column: str, value:
 
 @pytest.mark.parametrize(
     ("column", "value", "fault"),
-    [
-        ("item_nos", [3, 20], "name an unknown item"),
-        ("weights", [0.7, float("nan")], "have a value that is not finite"),
-    ],
+    sampled(
+        [
+            ("item_nos", [3, 20], "name an unknown item"),
+            ("weights", [0.7, float("nan")], "have a value that is not finite"),
+        ],
+        3,
+    ),
 )
 def test_a_poisoned_term_is_named(database: str, lake: Path, column: str, value: list[float], fault: str) -> None:
     poison(lake, "term", column, value)
@@ -117,16 +127,19 @@ def test_a_missing_file_is_red(database: str, lake: Path) -> None:
 
 @pytest.mark.parametrize(
     ("columns", "fault"),
-    [
-        ({"text": " "}, "1 of 1 texts are empty"),
-        ({"text": f"{TEXT} It cures headaches."}, "1 of 1 texts say what nothing supports"),
-        ({"text": TEXT.replace("500", "750")}, "1 of 1 texts say what nothing supports"),
-        ({"text": f"{TEXT} Waterproof."}, "1 of 1 texts say what nothing supports"),
-        ({"text": "Green tea."}, "1 of 1 texts leave out facts"),
-        ({"text": "绿茶。"}, "1 of 1 texts are refused by the checks of the refiner"),
-        ({"text": f"{TEXT} " * 90}, "1 of 1 texts are refused by the checks of the refiner"),
-        ({"original": ""}, "1 of 1 texts have lost their original"),
-    ],
+    sampled(
+        [
+            ({"text": " "}, "1 of 1 texts are empty"),
+            ({"text": f"{TEXT} It cures headaches."}, "1 of 1 texts say what nothing supports"),
+            ({"text": TEXT.replace("500", "750")}, "1 of 1 texts say what nothing supports"),
+            ({"text": f"{TEXT} Waterproof."}, "1 of 1 texts say what nothing supports"),
+            ({"text": "Green tea."}, "1 of 1 texts leave out facts"),
+            ({"text": "绿茶。"}, "1 of 1 texts are refused by the checks of the refiner"),
+            ({"text": f"{TEXT} " * 90}, "1 of 1 texts are refused by the checks of the refiner"),
+            ({"original": ""}, "1 of 1 texts have lost their original"),
+        ],
+        3,
+    ),
 )
 def test_a_poisoned_text_is_named(sound: str, lake: Path, columns: dict[str, str], fault: str) -> None:
     path = lake / SHOP / "refined" / RELEASE / "texts.parquet"
@@ -139,11 +152,14 @@ def test_a_poisoned_text_is_named(sound: str, lake: Path, columns: dict[str, str
 
 @pytest.mark.parametrize(
     ("columns", "fault"),
-    [
-        ({"vector": [[float("nan")] * 384]}, "1 of 1 vectors of products that keep their text are not finite"),
-        ({"vector": [[0.0] * 384]}, "1 of 1 vectors of products that keep their text are not of unit length"),
-        ({"item_id": ["stranger"]}, "1 of 1 vectors of products that keep their text belong to an unknown item"),
-    ],
+    sampled(
+        [
+            ({"vector": [[float("nan")] * 384]}, "1 of 1 vectors of products that keep their text are not finite"),
+            ({"vector": [[0.0] * 384]}, "1 of 1 vectors of products that keep their text are not of unit length"),
+            ({"item_id": ["stranger"]}, "1 of 1 vectors of products that keep their text belong to an unknown item"),
+        ],
+        3,
+    ),
 )
 def test_a_poisoned_moved_vector_is_named(sound: str, lake: Path, columns: dict[str, list[object]], fault: str) -> None:
     path = lake / SHOP / "refined" / RELEASE / "moved.parquet"
