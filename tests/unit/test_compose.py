@@ -10,6 +10,7 @@ from pathlib import Path
 import compose
 import pytest
 
+from souk.postgres import CONFIGURATION
 from souk.settings import REPOSITORY
 
 # The wrapper that the package installs on PATH always exits 0.
@@ -77,6 +78,16 @@ def test_the_stack_is_complete(services: dict[str, dict]) -> None:
     }
     assert services["postgres"]["image"] == "pgvector/pgvector:0.8.6-pg18"
     assert services["airflow-api"]["image"] == services["spark-worker"]["image"]
+
+
+def test_postgres_is_set_as_the_embedded_one(services: dict[str, dict]) -> None:
+    program, *options = services["postgres"]["command"]
+    embedded = dict(line.split(" = ") for line in CONFIGURATION.splitlines())
+    its_own = {"listen_addresses", "unix_socket_directories", "port", "max_connections", "timezone", "log_timezone"}
+    assert (program, set(options[::2])) == ("postgres", {"-c"})
+    assert dict(option.split("=") for option in options[1::2]) == {
+        name: value for name, value in embedded.items() if name not in its_own
+    }
 
 
 def test_ports_are_on_loopback(services: dict[str, dict]) -> None:
