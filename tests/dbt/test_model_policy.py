@@ -23,6 +23,10 @@ def is_key_test(node: dict) -> bool:
     return (node.get("test_metadata") or {}).get("name") == "unique_key"
 
 
+def has_primary_key(model: dict) -> bool:
+    return any(constraint["type"] == "primary_key" for constraint in model["constraints"])
+
+
 def broken_rules(manifest: dict) -> list[str]:
     """Every breach in a manifest, as one sentence."""
     keyed = {node["attached_node"] for node in manifest["nodes"].values() if is_key_test(node)}
@@ -35,8 +39,9 @@ def broken_rules(manifest: dict) -> list[str]:
             breaches.append(f"{name} is not in schema {layer}")
         if not model["description"].startswith("One row per "):
             breaches.append(f"{name} does not state its grain")
-        if model["unique_id"] not in keyed:
-            breaches.append(f"{name} has no unique_key test")
+        # What the table enforces needs no test: on the largest, one took a fifth of the run.
+        if not has_primary_key(model) and model["unique_id"] not in keyed:
+            breaches.append(f"{name} has neither a primary key nor a unique_key test")
         if not model["patch_path"].endswith(f"/{name}.yml"):
             breaches.append(f"{name} is not described in a file of its name")
         if layer == "marts" and not model["contract"]["enforced"]:
@@ -80,15 +85,11 @@ def test_the_rules_can_be_broken(manifest):
     damaged = json.loads(json.dumps(manifest))
     model = damaged["nodes"]["model.souk.dim_items"]
     model["name"], model["description"], model["columns"]["price"]["description"] = "items", "Products.", ""
-    damaged["nodes"] = {
-        key: node
-        for key, node in damaged["nodes"].items()
-        if not (is_key_test(node) and node["attached_node"] == "model.souk.dim_items")
-    }
+    model["constraints"] = []
     assert broken_rules(damaged) == [
         "items lies in marts without one of its prefixes",
         "items does not state its grain",
-        "items has no unique_key test",
+        "items has neither a primary key nor a unique_key test",
         "items is not described in a file of its name",
         "items.price is undocumented",
     ]
