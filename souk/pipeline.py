@@ -46,7 +46,7 @@ def database(settings: Settings) -> str:
     except MigrationError as error:
         raise SoukError(str(error), "Restore the migration file.") from None
     except psycopg.Error as error:
-        raise SoukError(f"Migration failed: {error}", "Check the rights of the database user.") from error
+        raise SoukError(f"Migration failed: {error}", "Check the rights of the login: docs/own-postgres.md.") from error
     return dsn
 
 

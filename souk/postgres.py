@@ -224,7 +224,8 @@ def probe(dsn: str) -> None:
     """Refuse a server that would lose rows or lacks what souk needs.
 
     Raises:
-        SoukError: Postgres is older than 16, or pgvector is missing or older than 0.8.6.
+        SoukError: Postgres is older than 16, pgvector is missing or older than 0.8.6, or the database does not know
+            letters as Python does.
     """
     with closing(connect(dsn)) as connection:
         if connection.info.server_version < MIN_SERVER:
@@ -235,7 +236,16 @@ def probe(dsn: str) -> None:
             "select coalesce((select extversion from pg_extension where extname = 'vector'),"
             " (select default_version from pg_available_extensions where name = 'vector'))"
         ).fetchone()
-    check_pgvector(str(row[0]) if row and row[0] else None)
+        # The locale C knows ASCII's letters only, a Turkish one gives I another small letter.
+        knows_letters = connection.info.parameter_status("server_encoding") == "UTF8" and connection.execute(
+            r"select lower('É I') = 'é i' and '茶' ~ '\w'"
+        ).fetchone() == (True,)
+    check_pgvector(row[0] if row else None)
+    if not knows_letters:
+        raise SoukError(
+            "Words would not be found: the database has another encoding than UTF-8, or a locale without its letters",
+            "Make one: create database souk template template0 encoding 'UTF8' locale 'C.UTF-8', or 'en_US.UTF-8'.",
+        )
 
 
 def check_pgvector(version: str | None) -> None:

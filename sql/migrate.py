@@ -72,6 +72,8 @@ def migrate(dsn: str, root: Path = ROOT) -> list[str]:
             connection.execute(
                 "insert into migration.applied (name, sha256) values (%s, %s)", [migration.name, migration.sha256]
             )
+        # The settings of pgvector that functions carry are known from its first use in a session on.
+        connection.execute("select '[1]'::public.vector")
         for path in [*sorted((root / "internal").glob("*.sql")), *sorted((root / "api").glob("*.sql"))]:
             connection.execute(path.read_text())
         _drop_left_over(connection)

@@ -12,6 +12,10 @@ begin
                 null; -- Roles belong to the server: a migrator of another database made it just now.
             end;
         end if;
+        -- An owner of the database who is no superuser acts as these roles by being their member.
+        if not pg_catalog.pg_has_role(wanted, 'set') then
+            execute format('grant %I to current_user with inherit true, set true', wanted);
+        end if;
     end loop;
 end
 $$;

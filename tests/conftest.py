@@ -16,8 +16,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from souk.postgres import EmbeddedPostgres, create_database
+from souk.postgres import EmbeddedPostgres
 from sql.migrate import migrate
+
+OWNER = "test_owner"
 
 
 def sampled(cases: Sequence[Any], every: int) -> list[Any]:
@@ -62,17 +64,25 @@ def server() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="session")
 def template(server: EmbeddedPostgres) -> str:
-    """The name of a migrated database to clone."""
-    create_database(server.dsn("postgres"), "template_souk")
-    migrate(server.dsn("template_souk"))
-    return "template_souk"
+    """The DSN of a migrated database to clone.
+
+    It belongs to a login that is no superuser, as on servers that are rented: all that works on its clones works there.
+    """
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
+        connection.execute(f"create role {OWNER} login createdb createrole password '{OWNER}'")
+        connection.execute(f"create database template_souk owner {OWNER}")
+    with psycopg.connect(server.dsn("template_souk")) as connection:
+        connection.execute("create extension vector")
+    dsn = make_conninfo(server.dsn("template_souk"), user=OWNER, password=OWNER)
+    migrate(dsn)
+    return dsn
 
 
 def _clone(server: EmbeddedPostgres, template: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
-        connection.execute(f"create database {name} template {template}")
-        yield make_conninfo(server.dsn("postgres"), dbname=name)
+        connection.execute(f"create database {name} template template_souk owner {OWNER}")
+        yield make_conninfo(template, dbname=name)
         connection.execute(f"drop database {name} with (force)")
 
 

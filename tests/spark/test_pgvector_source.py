@@ -164,7 +164,7 @@ def test_a_table_of_parts_is_read_once_whole_and_a_view_too(spark, source, conne
     seen = spark.read.format("pgvector").options(url=module_database, table="app.seen").load()
     assert sorted(row.item_id for row in seen.collect()) == list(range(7))
     connection.execute(
-        "alter table app.release_1 enable row level security, force row level security; create role reader;"
+        "alter table app.release_1 enable row level security, force row level security; create role reader role current_user;"
         "grant usage on schema app to reader; grant select on app.release, app.release_1, app.release_2 to reader"
     )
     guarded = spark.read.format("pgvector").options(

@@ -34,7 +34,7 @@ def shops(module_database, tmp_path_factory):
         )
         yield {login: make_conninfo(module_database, user=login, password=PASSWORD) for login in LOGINS}
         for login in LOGINS:
-            operator.execute(sql.SQL("drop owned by {0}; drop role {0}").format(sql.Identifier(login)))
+            operator.execute(sql.SQL("drop role {}").format(sql.Identifier(login)))
 
 
 @pytest.fixture

@@ -3,22 +3,28 @@ from __future__ import annotations
 import hashlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from souk import pipeline
+from souk.errors import SoukError
 from souk.postgres import create_database
+from souk.settings import Settings
 from sql.migrate import FROZEN, ROOT, MigrationError, migrate, read_migrations
+
+ROLES = ("souk_owner", "souk_loader", "souk_dbt", "souk_app", "souk_auditor")
 
 
 @pytest.fixture
-def empty(server):
+def empty(server, template):
     name = "test_empty"
     create_database(server.dsn("postgres"), name)
     yield make_conninfo(server.dsn("postgres"), dbname=name)
     with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
-        connection.execute(f"drop database {name} with (force)")
+        connection.execute(f"drop database if exists {name} with (force)")
 
 
 def test_twenty_migrators_at_once_apply_everything_once(empty):
@@ -28,6 +34,26 @@ def test_twenty_migrators_at_once_apply_everything_once(empty):
     assert len(names) >= 4
     assert sorted(applied, key=len)[-1] == names
     assert sum(map(len, applied)) == len(names)
+
+
+def test_a_login_that_may_not_grant_the_roles_is_refused_until_it_may(server, empty):
+    settings = replace(Settings.from_env({}), database_url=make_conninfo(empty, user="test_second", password="second"))
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as admin:
+        admin.execute("create role test_second login createrole password 'second'")
+        admin.execute("alter database test_empty owner to test_second")
+        try:
+            with pytest.raises(SoukError, match=r"permission denied to create extension.*docs/own-postgres\.md"):
+                pipeline.database(settings)
+            with psycopg.connect(empty) as connection:
+                connection.execute("create extension vector")
+            with pytest.raises(SoukError, match=r"permission denied to grant role.*docs/own-postgres\.md"):
+                pipeline.database(settings)
+            admin.execute(f"grant {', '.join(ROLES)} to test_second with admin option")
+            assert pipeline.database(settings) == settings.database_url
+            assert migrate(empty) == []
+        finally:
+            admin.execute("drop database test_empty with (force)")
+            admin.execute("drop role test_second")
 
 
 def test_an_edited_migration_is_refused(database, tmp_path):

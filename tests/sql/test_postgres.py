@@ -61,6 +61,17 @@ def test_the_server_passes_the_probe(server):
     probe(server.dsn("postgres"))
 
 
+@pytest.mark.parametrize("locale", ["encoding 'UTF8' locale 'C'", "encoding 'LATIN1' locale_provider libc locale 'C'"])
+def test_a_database_in_which_words_are_not_found_is_refused(server, locale):
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
+        connection.execute(f"create database test_letters template template0 {locale}")
+        try:
+            with pytest.raises(SoukError, match="Words would not be found.*C.UTF-8"):
+                probe(server.dsn("test_letters"))
+        finally:
+            connection.execute("drop database test_letters")
+
+
 @pytest.mark.parametrize(("version", "message"), [(None, "has no pgvector"), ("0.8.5", "0.8.5 is older than 0.8.6")])
 def test_a_server_that_would_lose_rows_is_refused(version, message):
     check_pgvector("0.8.6")

@@ -23,7 +23,7 @@ create function internal.current_release() returns text language sql as 'select 
 
 
 @pytest.fixture
-def old(server):
+def old(server, template):
     """The DSN of a database as the first version left it, with a release that was served."""
     name = "test_old"
     create_database(server.dsn("postgres"), name)
