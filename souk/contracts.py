@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -18,6 +19,8 @@ MAX_ID = 200
 MAX_TEXT = 1_000_000
 CLOCK_SKEW = timedelta(minutes=5)
 PERSONAL = frozenset({"contact", "user_id", "name", "email", "phone", "address"})
+# What could not be read: of a shopper's row nobody knows where the personal columns are.
+UNREAD = "_raw"
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "product": (
@@ -60,7 +63,8 @@ class Contract:
         """
         if "_unreadable" in row:
             raise RejectedError(str(row["_unreadable"]))
-        return self._checks[entity](row)
+        # Data frames write NaN where there is nothing.
+        return self._checks[entity]({name: None if _is_nan(value) else value for name, value in row.items()})
 
     def _product(self, row: Row) -> dict[str, Any]:
         return {
@@ -68,10 +72,10 @@ class Contract:
             "title": _text(row, "title", required=True),
             "description": _text(row, "description"),
             "brand": _text(row, "brand") or None,
-            "categories": [str(name) for name in _list(row, "categories") if str(name).strip()],
+            "categories": _list(row, "categories"),
             "price": _price(row),
             "currency": _text(row, "currency") or None,
-            "attributes": json.dumps(row.get("attributes") or {}, ensure_ascii=False, default=str),
+            "attributes": _attributes(row),
             "listed_at": self._time(row, "listed_at", required=False),
         }
 
@@ -99,7 +103,7 @@ class Contract:
             "query_text": text,
             "lang": detect_language(text),
             "searched_at": self._time(row, "searched_at"),
-            "shown_item_ids": [str(item) for item in _list(row, "shown_item_ids")],
+            "shown_item_ids": _list(row, "shown_item_ids"),
         }
 
     def _review(self, row: Row) -> dict[str, Any]:
@@ -135,12 +139,26 @@ def row_hash(row: object) -> str:
     return hashlib.sha256(json.dumps(row, sort_keys=True, ensure_ascii=True, default=str).encode()).hexdigest()
 
 
-def redacted(row: Row) -> str:
+def redacted(entity: str, row: Row) -> str:
     """Return a row as JSON without personal columns and without what Postgres cannot store."""
-    kept = {name: value for name, value in row.items() if name not in PERSONAL}
+    hidden = PERSONAL if entity == "product" else PERSONAL | {UNREAD}
+    kept = {name: _finite(value) for name, value in row.items() if name not in hidden}
     # ASCII escapes keep lone surrogates apart; jsonb refuses both these and NUL.
     text = json.dumps(kept, ensure_ascii=False, default=str).replace("\\u0000", "\ufffd")
     return text.encode("utf-8", "replace").decode()
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value) or isinstance(value, Decimal) and value.is_nan()
+
+
+def _finite(value: object) -> object:
+    """Return a value in which numbers that JSON does not have are null."""
+    if isinstance(value, dict):
+        return {str(name): _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _identifier(row: Row, name: str) -> str:
@@ -168,15 +186,29 @@ def _text(row: Row, name: str, *, required: bool = False) -> str:
     return text
 
 
-def _list(row: Row, name: str) -> list[object]:
+def _list(row: Row, name: str) -> list[str]:
     value = row.get(name)
     if value is None:
         return []
     if not isinstance(value, (list, tuple)):
         raise RejectedError(f"bad_{name}")
-    if any("\x00" in str(part) for part in value):
+    parts = [_text({name: part}, name) for part in value if not _is_nan(part)]
+    return [part for part in parts if part]
+
+
+def _attributes(row: Row) -> str:
+    value = row.get("attributes") or {}
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise RejectedError("bad_attributes") from None
+    if not isinstance(value, dict):
+        raise RejectedError("bad_attributes")
+    text = json.dumps(_finite(value), ensure_ascii=False, default=str)
+    if "\\u0000" in text:
         raise RejectedError("nul_byte")
-    return list(value)
+    return _text({"attributes": text}, "attributes")
 
 
 def _quantity(row: Row) -> int | None:
@@ -184,12 +216,13 @@ def _quantity(row: Row) -> int | None:
     if value is None or value == "":
         return None
     try:
-        quantity = int(str(value))
-    except ValueError:
+        number = Decimal(str(value))
+    except InvalidOperation:
         raise RejectedError("bad_quantity") from None
-    if abs(quantity) >= 2**31:
+    # A data frame with gaps writes 1.0 for 1.
+    if not number.is_finite() or number != number.to_integral_value() or abs(number) >= 2**31:
         raise RejectedError("bad_quantity")
-    return quantity
+    return int(number)
 
 
 def _price(row: Row) -> Decimal | None:

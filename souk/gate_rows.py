@@ -126,4 +126,5 @@ def lists(release: Path, table: str, numbers: str, values: str, owner: str | Non
         ).groupby(row)
         flags = cells[["is_unknown", "is_repeated", "is_loop"]].any().reindex(range(len(length)), fill_value=False)
         frames.append(flags.assign(lowest=cells["value"].min(), highest=cells["value"].max()))
-    return pd.concat(frames, ignore_index=True)
+    columns = ["is_unknown", "is_repeated", "is_loop", "lowest", "highest"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)

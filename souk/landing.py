@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from souk.contracts import COLUMNS, KEYS, Contract, RejectedError, redacted, row_hash
 from souk.errors import SoukError
@@ -27,6 +28,7 @@ from souk.sources.contract import Row
 log = logging.getLogger(__name__)
 Connection = psycopg.Connection[Any]
 ENTITIES = ("product", "event", "query", "review")
+DUPLICATE = "duplicate_id"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Landing:
         fingerprint: Hash of the input.
         is_generated: Whether the data was made up.
         rows: Rows of the shop in each raw table, all landings together.
-        rejected: Rows of this landing in quarantine, by reason.
+        rejected: Rows of the input that did not land, by reason.
         is_new: False where the same input had landed before.
     """
 
@@ -70,15 +72,18 @@ def land(dsn: str, settings: Settings, dataset: Dataset) -> Landing:
         if state == "started":
             for entity in ENTITIES:
                 _stage(connection, dataset, entity, landing_no, contract, Keys(settings))
+            _set_aside(connection, landing_no)
             _refuse_bad_input(connection, dataset, landing_no, settings.quarantine_limit)
-            _move(connection, dataset, landing_no)
+            _move(connection, landing_no)
+        else:
+            log.info("this input has landed before, as landing %s; what has landed since stays in force", landing_no)
         return Landing(
             shop=dataset.shop,
             landing_no=landing_no,
             fingerprint=dataset.fingerprint,
             is_generated=dataset.is_generated,
             rows=_count(connection, dataset.shop),
-            rejected=_rejected(connection, landing_no),
+            rejected=_by_reason(_rejected(connection, landing_no)),
             is_new=state == "started",
         )
 
@@ -130,12 +135,13 @@ def _stage(
         rows += len(chunk)
         if number < done:
             continue
-        _stage_chunk(connection, dataset.shop, entity, landing_no, chunk, contract, keys)
+        rejected = _stage_chunk(connection, dataset.shop, entity, landing_no, chunk, contract, keys)
         connection.execute(
             "update raw.landing set chunks = chunks || jsonb_build_object(%s::text, %s::integer),"
             " row_counts = row_counts || jsonb_build_object(%s::text, %s::integer) where landing_no = %s",
             [entity, number + 1, entity, rows, landing_no],
         )
+        _count_rejected(connection, landing_no, entity, rejected)
         connection.commit()
         log.info("landed %s: %s rows", entity, f"{rows:,}")
 
@@ -148,7 +154,8 @@ def _stage_chunk(
     chunk: list[Row],
     contract: Contract,
     keys: Keys,
-) -> None:
+) -> Counter[str]:
+    """Stage the good rows of a chunk and set the others aside; return how many, by reason."""
     columns = COLUMNS[entity]
     rejects: list[tuple[str, Row]] = []
     contacts: dict[str, object] = {}
@@ -171,8 +178,8 @@ def _stage_chunk(
             "insert into ops.quarantine (shop, entity, reason, row_hash, row_key, payload, landing_no)"
             " values (%s, %s, %s, %s, %s, %s::jsonb, %s) on conflict do nothing",
             [
-                (shop, entity, reason, row_hash(row), _printable(row.get(KEYS[entity])), redacted(row), landing_no)
-                for reason, row in rejects
+                (shop, entity, why, row_hash(row), _printable(row.get(KEYS[entity])), redacted(entity, row), landing_no)
+                for why, row in rejects
             ],
         )
         cursor.executemany(
@@ -180,6 +187,7 @@ def _stage_chunk(
             " values (%s, %s, %s, %s, %s)",
             [(shop, user, KEY_VERSION, keys.seal(user, contact), landing_no) for user, contact in contacts.items()],
         )
+    return Counter(why for why, _ in rejects)
 
 
 def _printable(value: object) -> str | None:
@@ -189,23 +197,25 @@ def _printable(value: object) -> str | None:
 
 
 def _refuse_bad_input(connection: Connection, dataset: Dataset, landing_no: int, limit: float) -> None:
+    row = connection.execute("select row_counts from raw.landing where landing_no = %s", [landing_no]).fetchone()
+    totals: dict[str, int] = row[0] if row else {}
+    rejected = _rejected(connection, landing_no)
     for entity in ENTITIES:
-        row = connection.execute(
-            "select coalesce((l.row_counts ->> %s)::integer, 0),"
-            " (select count(*) from ops.quarantine as q where q.landing_no = l.landing_no and q.entity = %s)"
-            " from raw.landing as l where l.landing_no = %s",
-            [entity, entity, landing_no],
-        ).fetchone()
-        total, bad = row if row else (0, 0)
+        total = totals.get(entity, 0)
+        # Of two versions of a row the later one lands: nothing is lost.
+        reasons = {reason: count for reason, count in rejected.get(entity, {}).items() if reason != DUPLICATE}
+        bad = sum(reasons.values())
         problem = None
         if entity == "product" and total == 0:
             problem = f"{dataset.source} has no products"
         elif bad > limit * total:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in _rejected(connection, landing_no).items())
-            problem = f"{bad:,} of {total:,} {entity} rows are bad, more than {limit:.0%}: {reasons}"
+            listing = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+            problem = f"{bad:,} of {total:,} {entity} rows are bad, more than {limit:.0%}: {listing}"
         if problem:
             _forget(connection, landing_no)
-            raise SoukError(problem, "Look at ops.quarantine, correct the input and land it again.")
+            raise SoukError(
+                problem, "Look at ops.quarantine, correct the input or SOUK_QUARANTINE_LIMIT, and land it again."
+            )
 
 
 def _forget(connection: Connection, landing_no: int) -> None:
@@ -216,23 +226,85 @@ def _forget(connection: Connection, landing_no: int) -> None:
     connection.commit()
 
 
-def _move(connection: Connection, dataset: Dataset, landing_no: int) -> None:
+def _set_aside(connection: Connection, landing_no: int) -> None:
+    """Put staged rows that cannot be moved into the quarantine, in one transaction.
+
+    Of rows with the same key the last one stays; an earlier one counts where it differs. Events and reviews of products
+    that the shop does not have go.
+    """
+    for entity in ENTITIES:
+        key, staging = KEYS[entity], f"raw.{entity}_staging"
+        rejected = {
+            DUPLICATE: _quarantine(
+                connection,
+                entity,
+                DUPLICATE,
+                f"from {staging} as s inner join (select {key}, max(row_no) as last_no from {staging}"
+                f" where landing_no = %(landing_no)s group by {key} having count(*) > 1) as w on w.{key} = s.{key}"
+                f" inner join {staging} as k on k.row_no = w.last_no"
+                " where s.landing_no = %(landing_no)s and s.row_no < w.last_no"
+                " and to_jsonb(s) - 'row_no' <> to_jsonb(k) - 'row_no'",
+                landing_no,
+            )
+        }
+        connection.execute(
+            f"delete from {staging} as s using {staging} as later where s.landing_no = %s"
+            f" and later.landing_no = s.landing_no and later.{key} = s.{key} and later.row_no > s.row_no",
+            [landing_no],
+        )
+        if entity in ("event", "review"):
+            unknown = f"from {staging} as s where s.landing_no = %(landing_no)s" + "".join(
+                f" and not exists (select from {products} as p where p.shop = s.shop and p.item_id = s.item_id{ours})"
+                for products, ours in (
+                    ("raw.product", ""),
+                    ("raw.product_staging", " and p.landing_no = s.landing_no"),
+                )
+            )
+            rejected["unknown_item"] = _quarantine(connection, entity, "unknown_item", unknown, landing_no)
+            connection.execute(f"delete {unknown}", {"landing_no": landing_no})
+        _count_rejected(connection, landing_no, entity, Counter(rejected))
+    connection.commit()
+
+
+def _quarantine(connection: Connection, entity: str, reason: str, bad: str, landing_no: int) -> int:
+    """Copy the staged rows `s` that `bad` finds, a query from its from clause on, and return how many they are."""
+    row = connection.execute(
+        f"with bad as materialized (select s.* {bad}), kept as ("
+        "insert into ops.quarantine (shop, entity, reason, row_hash, row_key, payload, landing_no)"
+        f" select s.shop, '{entity}', '{reason}', md5((to_jsonb(s) - 'row_no')::text), s.{KEYS[entity]},"
+        " to_jsonb(s) - 'user_key' - 'row_no', s.landing_no from bad as s on conflict do nothing)"
+        " select count(*) from bad",
+        {"landing_no": landing_no},
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _count_rejected(connection: Connection, landing_no: int, entity: str, found: Counter[str]) -> None:
+    """Add to the counts of the landing, in the transaction in which the rows were set aside."""
+    if found := +found:
+        rejected = _rejected(connection, landing_no)
+        rejected[entity] = dict(Counter(rejected.get(entity, {})) + found)
+        connection.execute(
+            "update raw.landing set reject_counts = %s where landing_no = %s", [Jsonb(rejected), landing_no]
+        )
+
+
+def _move(connection: Connection, landing_no: int) -> None:
     """Move everything staged to its tables, in one transaction."""
     for entity in ENTITIES:
-        _set_aside_duplicates(connection, entity, landing_no)
-        if entity in ("event", "review"):
-            _set_aside_unknown_items(connection, entity, landing_no)
         key, columns = KEYS[entity], ("shop", "landing_no", *COLUMNS[entity])
         names, staging = ", ".join(columns), f"raw.{entity}_staging"
         # A product has versions; what has happened does not change.
         update = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in ("shop", key))
         action = f"update set {update}" if entity == "product" else "nothing"
-        connection.execute(
+        moved = connection.execute(
             f"insert into raw.{entity} ({names}) select {names} from {staging} where landing_no = %s"
             f" on conflict (shop, {key}) do {action}",
             [landing_no],
-        )
-        connection.execute(f"delete from {staging} where landing_no = %s", [landing_no])
+        ).rowcount
+        staged = connection.execute(f"delete from {staging} where landing_no = %s", [landing_no]).rowcount
+        if staged > moved:
+            log.info("%s of the %s rows have landed before, and stay as they are", f"{staged - moved:,}", entity)
     connection.execute(
         "insert into vault.person (shop, user_key, key_version, sealed)"
         " select distinct on (shop, user_key) shop, user_key, key_version, sealed from vault.person_staging"
@@ -251,44 +323,6 @@ def _move(connection: Connection, dataset: Dataset, landing_no: int) -> None:
     connection.commit()
 
 
-def _set_aside_duplicates(connection: Connection, entity: str, landing_no: int) -> None:
-    """Keep the last of the staged rows with the same key; an earlier one that differs goes to quarantine."""
-    key, staging = KEYS[entity], f"raw.{entity}_staging"
-    connection.execute(
-        f"{_quarantine(entity, 'duplicate_id')} from {staging} as s"
-        f" inner join (select {key}, max(row_no) as last_no from {staging} where landing_no = %s group by {key}"
-        f" having count(*) > 1) as w on w.{key} = s.{key}"
-        f" inner join {staging} as k on k.row_no = w.last_no"
-        " where s.landing_no = %s and s.row_no < w.last_no"
-        " and to_jsonb(s) - 'row_no' <> to_jsonb(k) - 'row_no' on conflict do nothing",
-        [landing_no, landing_no],
-    )
-    connection.execute(
-        f"delete from {staging} as s using {staging} as later where s.landing_no = %s"
-        f" and later.landing_no = s.landing_no and later.{key} = s.{key} and later.row_no > s.row_no",
-        [landing_no],
-    )
-
-
-def _set_aside_unknown_items(connection: Connection, entity: str, landing_no: int) -> None:
-    """Send staged rows about products that the shop does not have to quarantine."""
-    unknown = (
-        f"from raw.{entity}_staging as s where s.landing_no = %s and not exists"
-        " (select from raw.product as p where p.shop = s.shop and p.item_id = s.item_id)"
-    )
-    connection.execute(f"{_quarantine(entity, 'unknown_item')} {unknown} on conflict do nothing", [landing_no])
-    connection.execute(f"delete {unknown}", [landing_no])
-
-
-def _quarantine(entity: str, reason: str) -> str:
-    """Return the insert of staged rows `s` into the quarantine, up to its from clause."""
-    return (
-        "insert into ops.quarantine (shop, entity, reason, row_hash, row_key, payload, landing_no)"
-        f" select s.shop, '{entity}', '{reason}', md5((to_jsonb(s) - 'row_no')::text), s.{KEYS[entity]},"
-        " to_jsonb(s) - 'user_key' - 'row_no', s.landing_no"
-    )
-
-
 def count_rows(dsn: str, shop: str) -> dict[str, int]:
     """Return the rows of a shop in each raw table."""
     with closing(connect(dsn)) as connection:
@@ -303,6 +337,12 @@ def _count(connection: Connection, shop: str) -> dict[str, int]:
     return counts
 
 
-def _rejected(connection: Connection, landing_no: int) -> dict[str, int]:
-    rows = connection.execute("select reason from ops.quarantine where landing_no = %s", [landing_no]).fetchall()
-    return dict(sorted(Counter(row[0] for row in rows).items()))
+def _rejected(connection: Connection, landing_no: int) -> dict[str, dict[str, int]]:
+    """Return how many rows of a landing were set aside: entity, reason, rows."""
+    row = connection.execute("select reject_counts from raw.landing where landing_no = %s", [landing_no]).fetchone()
+    return dict(row[0]) if row else {}
+
+
+def _by_reason(rejected: dict[str, dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = sum(map(Counter, rejected.values()), Counter())
+    return dict(sorted(total.items()))

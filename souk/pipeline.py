@@ -90,7 +90,8 @@ def land(params: Stage) -> Stage:
         "encoder": encoder,
         "is_generated": bool(is_generated),
         "has_clock": bool(has_clock),
-        "rows": landing.count_rows(dsn, landed.shop),
+        "rows": (rows := landing.count_rows(dsn, landed.shop)),
+        "events": rows["event"],
         "rejected": landed.rejected,
         "is_new": landed.is_new,
         "accept_worse": bool(params.get("accept_worse")),
@@ -284,5 +285,5 @@ def _settled(settings: Settings, landed: Stage) -> Path:
 
 
 def _names(stage: Stage) -> Stage:
-    kept = ("shop", "run_id", "release_id", "content_hash", "is_generated")
+    kept = ("shop", "run_id", "release_id", "content_hash", "is_generated", "events")
     return {name: stage[name] for name in kept}

@@ -42,7 +42,8 @@ class Keys:
     def seal(self, user_key: str, contact: object) -> bytes:
         """Encrypt contact data with AES-256-GCM, bound to its pseudonym; the first 12 bytes are the nonce."""
         nonce = os.urandom(12)
-        return nonce + self._vault.encrypt(nonce, json.dumps(contact, ensure_ascii=False).encode(), user_key.encode())
+        text = json.dumps(contact, ensure_ascii=False, default=str).encode("utf-8", "replace")
+        return nonce + self._vault.encrypt(nonce, text, user_key.encode())
 
     def unseal(self, user_key: str, sealed: bytes) -> object:
         """Decrypt what `seal` made for this pseudonym."""

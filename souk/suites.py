@@ -30,6 +30,9 @@ from souk.gate_rules import (
 if TYPE_CHECKING:
     import pandas as pd
 
+# Of so few products perhaps no two belong together.
+FEW_ITEMS = 20
+
 
 def _landed(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
     def rows(query: str) -> sql.Composable:
@@ -47,6 +50,7 @@ def _landed(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
             "events",
             rows("select user_key, event_at > now() + interval '1 day' as is_future from raw.event"),
             (PSEUDONYM, never("is_future", "lie in the future")),
+            may_be_empty=True,
         ),
         Part(
             "query",
@@ -89,6 +93,7 @@ def _profiles(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
                 filled("item_id", "are with an unknown item"),
                 between("strength", "have a strength outside -1 to 1", -1, 1),
             ),
+            may_be_empty=_is_without_events(stage),
         ),
         Part(
             "dim_user_profiles",
@@ -100,6 +105,7 @@ def _profiles(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
                 between("event_count", "have a negative number of events", 0, None),
                 between("sentiment", "have a sentiment outside -1 to 1", -1, 1),
             ),
+            may_be_empty=_is_without_events(stage),
         ),
     )
 
@@ -191,7 +197,13 @@ def _trained(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
                 HAS_WORDS,
             ),
         ),
-        Part("edge", "neighbour lists", lambda: lists(folder, "edge", "dst", "val", "src"), (*LISTS, *NEIGHBOURS)),
+        Part(
+            "edge",
+            "neighbour lists",
+            lambda: lists(folder, "edge", "dst", "val", "src"),
+            (*LISTS, *NEIGHBOURS),
+            may_be_empty=_is_small(stage),
+        ),
         Part(
             "weight",
             "weights",
@@ -307,6 +319,7 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
                 "served.src = any(served.dst) as is_loop, served.src not between 0 and items.number - 1 as is_stray,",
             ),
             (never("is_stray", "are of an unknown item"), *LISTS, *NEIGHBOURS),
+            may_be_empty=_is_small(stage),
         ),
         Part("weight", "weights", rows("select served.term from serving.weight as served"), (all_terms(),)),
         Part(
@@ -361,8 +374,18 @@ def _candidate(lake: Path, stage: Mapping[str, Any]) -> tuple[Part, ...]:
                 between("disliked", "have more than 20 disliked items", 0, 20),
                 never("is_unknown", "name an unknown item"),
             ),
+            may_be_empty=_is_without_events(stage),
         ),
     )
+
+
+def _is_without_events(stage: Mapping[str, Any]) -> bool:
+    """Tell whether the shop has landed no events: it may have reviews and searches, or nothing but products yet."""
+    return stage.get("events") == 0
+
+
+def _is_small(stage: Mapping[str, Any]) -> bool:
+    return 0 < int(stage["rows"].get("item", 0)) < FEW_ITEMS
 
 
 SUITES: dict[str, Callable[[Path, Mapping[str, Any]], tuple[Part, ...]]] = {

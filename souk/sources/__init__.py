@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ __all__ = ["CHUNK_ROWS", "SOURCES", "Dataset", "Row", "open_dataset"]
 
 FROM_PATH: dict[str, Callable[[Path], Dataset]] = {"amazon": open_amazon, "files": open_files}
 SOURCES = ("demo-shop", "complete-journey", *FROM_PATH)
+# It names folders, too.
+SHOP_NAME = re.compile(r"\w[\w .-]{0,99}")
 
 
 def open_dataset(source: str, path: Path | None, scale: float, seed: int, home: Path) -> Dataset:
@@ -29,7 +32,8 @@ def open_dataset(source: str, path: Path | None, scale: float, seed: int, home: 
         home: Folder of generated files; the demo shop leaves its ground truth in `truth/` there, out of the data.
 
     Raises:
-        SoukError: The source is unknown, or the data is missing, empty or has the wrong columns.
+        SoukError: The source is unknown, the data is missing, empty or has the wrong columns, or its shop's name names
+            no folder.
     """
     if source == "demo-shop":
         shop = open_demo_shop(scale, seed)
@@ -43,4 +47,10 @@ def open_dataset(source: str, path: Path | None, scale: float, seed: int, home: 
         raise SoukError(f"The source {source} needs a path", "Pass --path with the folder of the data.")
     if not path.exists():
         raise SoukError(f"{path} does not exist", "Correct --path.")
-    return FROM_PATH[source](path)
+    dataset = FROM_PATH[source](path)
+    if not SHOP_NAME.fullmatch(dataset.shop):
+        raise SoukError(
+            f"{dataset.shop!r} cannot name a shop: letters, digits, spaces, '.', '-' and '_' can",
+            "Rename the folder, or give the mapping of `files` a key 'shop'.",
+        )
+    return dataset

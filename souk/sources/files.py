@@ -70,6 +70,8 @@ LISTS = {"categories", "shown_item_ids"}
 TIMES = {"listed_at", "event_at", "searched_at", "reviewed_at"}
 CONTACT = {"name", "email", "phone"}
 SETTINGS = {"file", "separator", "timestamp", "delimiter", "header", "attributes"}
+# Shops had no events before.
+FIRST_YEAR = 1990
 MAPPINGS = ("columns", "constants", "kinds", "contact")
 
 
@@ -113,7 +115,9 @@ class Entity:
         """
         require_file(self.file)
         wanted = {*self.columns.values(), *self.attributes, *self.contact.values()}
-        require_columns(self.file, sample_columns(self.file, self.read()), wanted)
+        # An object may lack what another has; the lines of a table are alike.
+        sought = wanted if self._suffix in {".jsonl", ".ndjson"} else set()
+        require_columns(self.file, sample_columns(self.file, self.read(), sought), wanted)
 
     def rows(self) -> Iterator[Row]:
         """Yield the entity's rows."""
@@ -122,24 +126,30 @@ class Entity:
 
     def read(self) -> Iterator[Row]:
         """Yield the file's rows under the file's own column names."""
-        suffix = Path(self.file.name.removesuffix(".gz")).suffix
-        if suffix in {".csv", ".tsv"}:
+        if self._suffix in {".csv", ".tsv"}:
             return self._read_table()
-        return chain.from_iterable(parquet_rows(self.file)) if suffix == ".parquet" else json_rows(self.file)
+        return chain.from_iterable(parquet_rows(self.file)) if self._suffix == ".parquet" else json_rows(self.file)
+
+    @property
+    def _suffix(self) -> str:
+        return Path(self.file.name.removesuffix(".gz")).suffix
 
     def _read_table(self) -> Iterator[Row]:
         # Surrogates carry bytes that are not UTF-8 through the parser, so that one bad row costs one row.
         with open_bytes(self.file) as raw:
             text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
-            reader = csv.reader(text, delimiter=self.delimiter)
+            reader = csv.reader(text, delimiter=self.delimiter, strict=True)
             header = list(self.header) or next(reader, [])
             while True:
+                lines = reader.line_num
                 try:
                     values = next(reader)
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    yield unreadable("broken_csv", error)
+                    # A quote that is not closed takes the lines behind it with it: each is a row that is lost.
+                    for _ in range(max(1, reader.line_num - lines)):
+                        yield unreadable("broken_csv", error)
                     continue
                 if values:
                     yield _table_row(header, values)
@@ -159,10 +169,13 @@ class Entity:
         return mapped | {"contact": contact} if contact else mapped
 
     def _value(self, field: str, value: object) -> object:
-        if value is None or value == "":
+        # Data frames write NaN where there is nothing, and whole numbers with gaps as 1.0.
+        if value is None or value == "" or value != value:  # noqa: PLR0124
             return [] if field in LISTS else {} if field == "attributes" else None
-        if field in LISTS and isinstance(value, str):
-            return [part.strip() for part in value.split(self.separator) if part.strip()]
+        if isinstance(value, float) and value.is_integer() and field in TEXT_IDS | LISTS:
+            value = int(value)
+        if field in LISTS and not isinstance(value, list):
+            return [part.strip() for part in str(value).split(self.separator) if part.strip()]
         if field in TIMES:
             return parse_time(value, self.timestamp, self.timezone)
         if field == "kind":
@@ -193,7 +206,9 @@ def parse_time(value: object, form: str, zone: tzinfo) -> object:
         if isinstance(value, datetime):
             at = value
         elif form in {"unix", "unix_ms"}:
-            return datetime.fromtimestamp(float(str(value)) / (1000 if form == "unix_ms" else 1), UTC)
+            at = datetime.fromtimestamp(float(str(value)) / (1000 if form == "unix_ms" else 1), UTC)
+            # Seconds, read as milliseconds.
+            return value if form == "unix_ms" and at.year < FIRST_YEAR else at
         else:
             text = str(value).strip()
             at = datetime.fromisoformat(text) if form == "iso" else datetime.strptime(text, form)

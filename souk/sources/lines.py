@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
@@ -59,8 +59,8 @@ def json_rows(path: Path) -> Iterator[Row]:
         yield value if isinstance(value, dict) else unreadable("not_an_object", line)
 
 
-def sample_columns(path: Path, rows: Iterator[Row]) -> set[str]:
-    """Return the columns that occur in the first readable rows of a file.
+def sample_columns(path: Path, rows: Iterator[Row], sought: Set[str] = frozenset()) -> set[str]:
+    """Return the columns that occur in the first rows of a file, and behind them until all that are sought are found.
 
     Raises:
         SoukError: The file has no row, or none of the first rows can be read.
@@ -72,7 +72,7 @@ def sample_columns(path: Path, rows: Iterator[Row]) -> set[str]:
             bad += 1
         else:
             columns |= row.keys()
-        if number == SAMPLE_ROWS:
+        if number >= SAMPLE_ROWS and (not columns or sought <= columns):
             break
     if not columns and bad:
         raise SoukError(f"{path} has no readable row among its first {bad}", "Check that its format is the one named.")

@@ -60,7 +60,7 @@ BAD_PARAMS = [
     {"scale": 0},
     {"scale": "large"},
     {"model": ""},
-    {"model": None},
+    {"model": 7},
     {"seed": 1.5},
     {"seed": -1},
     {"refine": "yes"},
@@ -68,7 +68,12 @@ BAD_PARAMS = [
     {"refine_below": -0.1},
     {"approve_above": "much"},
 ]
-GOOD_PARAMS = [{}, {"source": "amazon", "path": "/data/shop"}, {"scale": 0.01, "seed": 7, "model": "some/encoder"}]
+GOOD_PARAMS = [
+    {},
+    {"model": None},
+    {"source": "amazon", "path": "/data/shop"},
+    {"scale": 0.01, "seed": 7, "model": "some/encoder"},
+]
 
 
 def parse(folder: Path, home: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import psycopg
 import pytest
@@ -106,7 +107,8 @@ def test_rows_land_once_with_pseudonyms(database, settings):
         ({"item_id": "\ud800"}, "bad_utf8"),
         ({"item_id": "x" * 201}, "bad_item_id"),
         ({"quantity": "abc"}, "bad_quantity"),
-        ({"_unreadable": "broken_json", "_raw": "{"}, "broken_json"),
+        ({"quantity": 1.5}, "bad_quantity"),
+        ({"_unreadable": "broken_json", "_raw": '{"user": "anna'}, "broken_json"),
     ],
 )
 def test_a_bad_event_is_set_aside_with_its_reason(database, settings, row, reason):
@@ -124,12 +126,73 @@ def test_a_bad_event_is_set_aside_with_its_reason(database, settings, row, reaso
         ({"price": "cheap"}, "bad_price"),
         ({"description": "a\x00"}, "nul_byte"),
         ({"categories": "all"}, "bad_categories"),
+        ({"price": float("inf"), "attributes": {"w": float("nan")}}, "bad_price"),
+        ({"attributes": "red"}, "bad_attributes"),
+        ({"attributes": "[1]"}, "bad_attributes"),
+        ({"attributes": {"w": "a\x00"}}, "nul_byte"),
+        ({"attributes": {"w": "\ud800"}}, "bad_utf8"),
     ],
 )
 def test_a_bad_product_is_set_aside_with_its_reason(database, settings, row, reason):
     landed = land(database, settings, shop(items=(product(), product("cup", **row))))
     assert landed.rows["product"] == 1
     assert landed.rejected == {reason: 1}
+
+
+def test_what_data_frames_write_for_nothing_is_nothing(database, settings):
+    nan = float("nan")
+    odd = product(price=nan, brand=nan, categories=[" Food ", None, nan], attributes='{"size": 3}')
+    happened = event("e1", quantity=1.0, session_id=nan, contact={"phone": Decimal("555")})
+    landed = land(database, settings, shop(items=(odd, product("cup", attributes={"w": nan})), happened=(happened,)))
+    assert landed.rejected == {}
+    assert fetch(database, "select brand, price, categories, attributes from raw.product order by item_id") == [
+        (None, Decimal("9.50"), ["all"], {"w": None}),
+        (None, None, ["Food"], {"size": 3}),
+    ]
+    assert fetch(database, "select quantity, session_id from raw.event") == [(1, None)]
+
+
+def test_bad_input_is_refused_however_often_it_is_tried(database, settings):
+    strict = replace(settings, quarantine_limit=0.1)
+    bad = tuple(event(f"e{number}", kind="wink" if number % 2 else "view") for number in range(10))
+    for _ in range(2):
+        with pytest.raises(SoukError, match="5 of 10 event rows are bad, more than 10%: unknown_kind 5"):
+            land(database, strict, shop(items=(product(),), happened=bad))
+    alike = ({"_unreadable": "broken_json", "_raw": "{"},) * 6
+    good = tuple(event(f"g{number}") for number in range(10))
+    with pytest.raises(SoukError, match="6 of 16 event rows are bad, more than 10%: broken_json 6"):
+        land(database, strict, shop(items=(product(),), happened=(*good, *alike)))
+    # Rows that another input had, too, count once more, and are evidence once.
+    longer = (*bad, *(event(f"f{number}") for number in range(20)))
+    with pytest.raises(SoukError, match="5 of 30 event rows"):
+        land(database, strict, shop(items=(product(),), happened=longer, fingerprint="f2"))
+    assert land(database, settings, shop(items=(product(),), happened=longer)).rejected == {"unknown_kind": 5}
+    assert fetch(database, "select count(*) from ops.quarantine") == [(6,)]
+
+
+def test_events_of_unknown_products_are_bad_rows(database, settings):
+    happened = tuple(event(f"e{number}", item_id="tea" if number < 2 else "tea.0") for number in range(8))
+    data = shop(items=(product(),), happened=happened)
+    with pytest.raises(SoukError, match="6 of 8 event rows are bad, more than 50%: unknown_item 6"):
+        land(database, replace(settings, quarantine_limit=0.5), data)
+    assert fetch(database, "select count(*) from raw.event_staging") == [(0,)]
+    assert fetch(database, "select reason, count(*) from ops.quarantine group by 1") == [("unknown_item", 6)]
+    # An earlier landing's products are known, and so are those of the same input.
+    land(database, settings, data)
+    later = shop(items=(product("cup"),), happened=(event("n1", item_id="cup"), event("n2")), fingerprint="f2")
+    assert land(database, replace(settings, quarantine_limit=0), later).rejected == {}
+    assert fetch(database, "select count(*) from raw.event") == [(4,)]
+
+
+def test_an_earlier_input_again_changes_nothing_and_says_so(database, settings, caplog):
+    caplog.set_level("INFO")
+    first = shop(items=(product(price="10"),), happened=(event("e1"),))
+    land(database, settings, first)
+    land(database, settings, replace(first, items=(product(price="8"),), fingerprint="f2"))
+    assert "1 of the event rows have landed before, and stay as they are" in caplog.text
+    assert not land(database, settings, first).is_new
+    assert "this input has landed before, as landing 1; what has landed since stays in force" in caplog.text
+    assert fetch(database, "select price from raw.product") == [(Decimal("8.00"),)]
 
 
 def test_of_duplicates_the_last_wins_and_the_other_is_kept_as_evidence(database, settings):
@@ -152,7 +215,7 @@ def test_a_stopped_landing_shows_nothing_and_goes_on(database, settings):
 
 
 def test_too_many_bad_rows_stop_the_landing_and_leave_nothing(database, settings):
-    happened = (event("e1"), event("e2", kind="?"), event("e3", kind="?"))
+    happened = (event("e1"), event("e2", kind="?"), event("e3", kind="??"))
     with pytest.raises(SoukError, match=r"2 of 3 event rows are bad, more than 50%: unknown_kind 2"):
         land(database, replace(settings, quarantine_limit=0.5), shop(items=(product(),), happened=happened))
     assert fetch(database, "select count(*) from raw.product") == [(0,)]

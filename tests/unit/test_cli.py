@@ -43,3 +43,16 @@ def test_wrong_usage_is_exit_code_2(capsys):
         cli.main(["run", "--source", "nothing"])
     assert stopped.value.code == 2
     assert "demo-shop" in capsys.readouterr().err
+
+
+def test_settings_are_read_from_env_file_like_make_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "REPOSITORY", tmp_path)
+    monkeypatch.setenv("SOUK_LATE_DAYS", "3")
+    # Set and taken away again, so that what the file sets is taken away after the test.
+    monkeypatch.setenv("SOUK_QUARANTINE_LIMIT", "")
+    monkeypatch.delenv("SOUK_QUARANTINE_LIMIT")
+    (tmp_path / ".env").write_text("SOUK_QUARANTINE_LIMIT=0.5\nSOUK_LATE_DAYS=9\n")
+    seen = []
+    monkeypatch.setattr(cli, "_status", lambda settings, _: seen.append(settings))
+    assert cli.main(["status"]) == 0
+    assert [(settings.quarantine_limit, settings.late_days) for settings in seen] == [(0.5, 3)]

@@ -90,6 +90,63 @@ def test_bad_rows_cost_one_row_each(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_an_open_quote_costs_the_rows_that_it_swallows(tmp_path: Path) -> None:
+    lines = [f"{number},Tea {number}" for number in range(30)]
+    lines[5], lines[15] = '5,"Tea', '15,"Tea" for two'
+    found = rows(open_files(write(tmp_path, PRODUCTS, goods__csv="\n".join(["sku,name", *lines]))), "products")
+    assert len(found) == 30
+    assert sum(row.get("_unreadable") == "broken_csv" for row in found) == 11
+    lines[15] = "15,Tea"
+    found = rows(open_files(write(tmp_path, PRODUCTS, goods__csv="\n".join(["sku,name", *lines]))), "products")
+    assert [row.get("_unreadable", row.get("item_id")) for row in found] == [*"01234", *["broken_csv"] * 25]
+
+
+def test_what_data_frames_and_hives_write(tmp_path: Path) -> None:
+    nan = float("nan")
+    table = {
+        "sku": pa.array([1.0, 2.0]),
+        "name": pa.array([b"Tea", "杯".encode()], pa.binary()),
+        "leaf": pa.array([7.0, nan]),
+        "brand": pa.array([nan, nan]),
+        "blob": pa.array([b"ok", b"\xff"], pa.binary()),
+    }
+    pq.write_table(pa.table(table), tmp_path / "g.parquet")
+    columns = "{item_id: sku, title: name, categories: leaf, brand: brand}"
+    mapping = f"products: {{file: g.parquet, columns: {columns}}}\n"
+    first, second = rows(open_files(write(tmp_path, mapping)), "products")
+    assert (first["item_id"], first["title"], first["categories"], first["brand"]) == ("1", "Tea", ["7"], None)
+    assert second["_unreadable"] == "bad_utf8"
+
+
+def test_a_field_that_few_objects_have_is_looked_for(tmp_path: Path) -> None:
+    mapping = "products: {file: g.jsonl, columns: {item_id: sku, title: name, brand: maker}}\n"
+    lines = ['{"sku": 1, "name": "Tea"}'] * 1_500 + ['{"sku": 2, "name": "Cup", "maker": "Kiln"}']
+    found = rows(open_files(write(tmp_path, mapping, g__jsonl="\n".join(lines))), "products")
+    assert (found[0]["brand"], found[-1]["brand"]) == (None, "Kiln")
+    with pytest.raises(SoukError, match="has no column 'maker'"):
+        open_files(write(tmp_path, mapping, g__jsonl="\n".join(lines[:-1])))
+
+
+def test_seconds_read_as_milliseconds_are_no_time(tmp_path: Path) -> None:
+    mapping = (
+        "products: {file: g.jsonl, columns: {item_id: sku, title: name}}\n"
+        "events: {file: e.jsonl, columns: {user_id: u, item_id: sku, event_at: t}, timestamp: unix_ms,\n"
+        "  constants: {kind: view}}\n"
+    )
+    write(tmp_path, mapping, g__jsonl='{"sku": 1, "name": "Tea"}', e__jsonl='{"u": 1, "sku": 1, "t": 1700000000}')
+    (event,) = rows(open_files(tmp_path), "events")
+    assert event["event_at"] == 1700000000, "landing judges it"
+
+
+@pytest.mark.parametrize("shop", ["50% off", "../other", "a/b", "'quoted'"])
+def test_a_shop_is_named_by_letters_and_digits(tmp_path: Path, shop: str) -> None:
+    write(tmp_path, f'shop: "{shop}"\n{PRODUCTS}', goods__csv="sku,name\n1,Tea\n")
+    with pytest.raises(SoukError, match="cannot name a shop"):
+        open_files(tmp_path)
+    write(tmp_path, f"shop: 茶 shop_2.0\n{PRODUCTS}")
+    assert open_files(tmp_path).shop == "茶 shop_2.0"
+
+
 def test_a_table_without_a_header(tmp_path: Path) -> None:
     mapping = "products: {file: goods.csv, delimiter: ^, header: [sku, name], columns: {item_id: sku, title: name}}\n"
     (row,) = rows(open_files(write(tmp_path, mapping, goods__csv="1^华为 P20\n")), "products")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import psycopg
+import pyarrow.parquet as pq
 import pytest
 
 from souk import gate_rules, gates, suites
 from souk.errors import SoukError
 from souk.gates import GateFailed, Verdict, check
-from tests.sql.gates.sound import SHOP, execute, red, stage
+from tests.sql.gates.sound import RELEASE, SHOP, execute, red, stage
 
 
 @pytest.mark.parametrize("gate", suites.SUITES)
@@ -24,7 +25,23 @@ def test_sound_data_passes(sound: str, lake: Path, gate: str) -> None:
 
 def test_no_rows_never_pass(database: str, lake: Path) -> None:
     """Great Expectations holds that all rows of an empty table are fine."""
-    assert red(database, lake, "landed", product=0, event=0) == "Blocked: there are no products, and 2 more faults"
+    assert red(database, lake, "landed", product=0, event=0) == "Blocked: there are no products, and 1 more fault"
+
+
+def test_a_small_shop_may_have_no_neighbours(sound: str, lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edges = lake / SHOP / "releases" / RELEASE / "edge.parquet"
+    pq.write_table(pq.read_table(edges).slice(0, 0), edges)
+    assert red(sound, lake, "trained", edge=0) == "Blocked: there are no neighbour lists"
+    monkeypatch.setattr(suites, "FEW_ITEMS", 21)
+    assert check(sound, lake, "trained", stage("trained", edge=0)).is_passed
+
+
+def test_a_shop_without_events_may_have_no_shoppers(sound: str, lake: Path) -> None:
+    execute(sound, "delete from marts.fct_interactions; delete from marts.dim_user_profiles")
+    empty = stage("profiles", fct_interactions=0, dim_user_profiles=0)
+    with pytest.raises(GateFailed, match="there are no interactions, and 1 more fault"):
+        check(sound, lake, "profiles", {**empty, "events": 60})
+    assert check(sound, lake, "profiles", {**empty, "events": 0}).is_passed
 
 
 def test_a_manifest_without_a_table_is_red(sound: str, lake: Path) -> None:
