@@ -12,7 +12,23 @@ from souk.landing import Connection, only_landing
 from souk.postgres import connect
 
 # What is taken is counted and named by its content; where a file brought a newer version of a product, that one stays.
+# Events before products: a product that an event names was there before it, so the later statement sees it.
 TAKE_OVER = {
+    "event": """
+        with taken as (
+            update live.event set landing_no = %(landing_no)s where shop = %(shop)s and landing_no is null returning *
+        ),
+        landed as (
+            insert into raw.event
+            (shop, event_id, user_key, item_id, kind, event_at, session_id, request_id, landing_no)
+            select
+                t.shop, t.event_id, t.user_key, t.item_id, t.kind, t.event_at, t.session_id, t.request_id, t.landing_no
+            from taken as t
+            on conflict (shop, event_id) do nothing
+            returning 1
+        )
+        select (select count(*) from landed), md5(string_agg(t.event_id, ',' order by t.event_id)) from taken as t
+    """,
     "product": """
         with taken as (
             update live.item set landing_no = %(landing_no)s where shop = %(shop)s and landing_no is null returning *
@@ -37,21 +53,6 @@ TAKE_OVER = {
         select (select count(*) from landed), md5(string_agg(t::text, ',' order by t.item_id))
         from (select item_id, title, description, brand, categories, price, currency, attributes, upserted_at
               from taken) as t
-    """,
-    "event": """
-        with taken as (
-            update live.event set landing_no = %(landing_no)s where shop = %(shop)s and landing_no is null returning *
-        ),
-        landed as (
-            insert into raw.event
-            (shop, event_id, user_key, item_id, kind, event_at, session_id, request_id, landing_no)
-            select
-                t.shop, t.event_id, t.user_key, t.item_id, t.kind, t.event_at, t.session_id, t.request_id, t.landing_no
-            from taken as t
-            on conflict (shop, event_id) do nothing
-            returning 1
-        )
-        select (select count(*) from landed), md5(string_agg(t.event_id, ',' order by t.event_id)) from taken as t
     """,
     "impression": """
         with taken as (
@@ -103,7 +104,13 @@ def land_live(dsn: str, shop: str) -> dict[str, int]:
             if row is None:
                 raise SoukError(f"The shop {shop} has not landed", "Land its data first.")
             parameters = {"shop": shop, "landing_no": row[0]}
-            fingerprint = hashlib.sha256()
+            # Named after the one before, too: the same may happen again, as a list that is asked for twice by one id.
+            before = connection.execute(
+                "select manifest_hash from raw.landing where shop = %(shop)s and source = 'live'"
+                " and landing_no < %(landing_no)s order by landing_no desc limit 1",
+                parameters,
+            ).fetchone()
+            fingerprint = hashlib.sha256(str(before[0] if before else "").encode())
             for entity, statement in TAKE_OVER.items():
                 (counts[entity], content), *_ = connection.execute(statement, parameters).fetchall()
                 fingerprint.update(f"{entity}:{content}\n".encode())

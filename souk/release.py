@@ -42,6 +42,8 @@ INDEXES = {
     ],
 }
 ROWS_PER_BLOCK = 10_000
+# Each waits three seconds for open transactions.
+PUBLISH_ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -169,14 +171,24 @@ def publish(dsn: str, release_id: str) -> str:
         SoukError: The release was not audited.
     """
     with closing(connect(dsn, autocommit=True)) as connection:
-        try:
-            row = connection.execute("select internal.publish_release(%s)", [release_id]).fetchone()
-        except psycopg.errors.ObjectNotInPrerequisiteState as error:
-            raise SoukError(str(error).splitlines()[0], "Run the audit gate first.") from None
+        row = _move_pointer(connection, release_id)
         outcome = str(row[0]) if row else "refused"
         if outcome == "published":
             _sweep(connection)
     return outcome
+
+
+def _move_pointer(connection: Connection, release_id: str) -> tuple[Any, ...] | None:
+    for attempt in range(PUBLISH_ATTEMPTS):
+        try:
+            return connection.execute("select internal.publish_release(%s)", [release_id]).fetchone()
+        except psycopg.errors.ObjectNotInPrerequisiteState as error:
+            raise SoukError(str(error).splitlines()[0], "Run the audit gate first.") from None
+        except psycopg.errors.LockNotAvailable:
+            log.info("a transaction that changes products is open (attempt %s of %s)", attempt + 1, PUBLISH_ATTEMPTS)
+    raise SoukError(
+        f"Release {release_id} is not shown: a transaction that changes products stays open", "End it and run again."
+    )
 
 
 def _load_table(connection: Connection, dsn: str, table: str, release_id: str, folder: Path) -> int:
@@ -271,7 +283,30 @@ def _drop(connection: Connection, release_id: str) -> None:
 
 
 def _sweep(connection: Connection) -> None:
-    """Drop the tables of releases that are neither shown nor the last one of their shop shown before."""
+    """Drop the tables of releases that are neither shown nor the last one of their shop shown before.
+
+    What an open transaction still reads is left to the next publication: readers are not waited for.
+    """
+    connection.execute("set lock_timeout = '3s'")
+    try:
+        _drop_old(connection)
+    except psycopg.errors.LockNotAvailable:
+        log.info("an old release is still read, and is dropped with the next one")
+
+
+def _drop_old(connection: Connection) -> None:
+    # A detachment that was broken off bars every other of its table until it is finished.
+    pending = connection.execute(
+        "select p.relname, c.relname from pg_inherits as i inner join pg_class as c on c.oid = i.inhrelid"
+        " inner join pg_class as p on p.oid = i.inhparent"
+        " where i.inhdetachpending and p.relnamespace = 'serving'::regnamespace"
+    ).fetchall()
+    for table, name in pending:
+        connection.execute(
+            sql.SQL("alter table {} detach partition {} finalize").format(
+                sql.Identifier("serving", str(table)), sql.Identifier("serving", str(name))
+            )
+        )
     old = connection.execute(
         "select release_id from ("
         "select r.release_id, row_number() over (partition by r.shop order by r.published_at desc nulls last) as place"

@@ -21,6 +21,9 @@ declare
 begin
     select s.shop, s.release_id into v_shop, v_release from internal.shown() as s;
     v_user := internal.user_key(user_id);
+    item_id := internal.stripped(item_id);
+    event_id := internal.stripped(event_id);
+    session_id := nullif(internal.stripped(session_id), '');
     v_reason := case
         when v_user is null then 'missing_user_id'
         when coalesce(item_id, '') = '' then 'missing_item_id'
@@ -42,6 +45,9 @@ begin
         values (v_shop, 'event', v_reason, md5(v_payload::text), left(event_id, 200), v_payload, 0)
         on conflict do nothing;
         return v_reason;
+    end if;
+    if exists (select from raw.event as e where e.shop = v_shop and e.event_id = log_event.event_id) then
+        return 'duplicate';
     end if;
     insert into live.event (event_id, shop, user_key, item_id, kind, event_at, session_id, request_id)
     values (event_id, v_shop, v_user, item_id, kind, event_at, left(session_id, 200), request_id)
@@ -100,9 +106,14 @@ declare
     v_release text;
     v_categories text[];
 begin
-    select s.shop, s.release_id into v_shop, v_release from internal.shown() as s;
-    v_categories := array(select c.name from unnest(categories) as c (name) where c.name ~ '[^[:space:]]');
-    if coalesce(item_id, '') !~ '[^[:space:]]' or length(item_id) > 200 or coalesce(title, '') !~ '[^[:space:]]' then
+    item_id := internal.stripped(item_id);
+    title := internal.stripped(title);
+    description := internal.stripped(description);
+    brand := internal.stripped(brand);
+    v_categories := array(
+        select internal.stripped(c.name) from unnest(categories) as c (name) where internal.stripped(c.name) <> ''
+    );
+    if coalesce(item_id, '') = '' or length(item_id) > 200 or coalesce(title, '') = '' then
         raise exception 'a product needs an item_id of at most 200 characters and a title'
             using errcode = 'invalid_parameter_value';
     elsif length(title) > 2000 or length(description) > 1000000 then
@@ -120,6 +131,11 @@ begin
         raise exception 'attributes of product % must be a JSON object, not %', item_id, jsonb_typeof(attributes)
             using errcode = 'invalid_parameter_value';
     end if;
+    -- A publication under way has carried over what it knows of: what comes now belongs to the release that it shows.
+    v_shop := (select s.shop from internal.shown() as s);
+    select p.release_id into v_release from serving.pointer as p where p.shop = v_shop for share;
+    -- Before the row of the product: a transaction of several waits here, not for a row that another holds.
+    perform pg_advisory_xact_lock(hashtext('souk.put_item'), hashtext(v_release));
     insert into live.item as l (
         shop, item_id, title, description, brand, categories, price, currency, attributes, is_available
     )

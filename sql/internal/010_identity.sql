@@ -18,25 +18,41 @@ end
 $$;
 comment on function internal.hmac_sha256(bytea, bytea) is 'HMAC-SHA-256 (RFC 2104) out of the core function sha256().';
 
+create or replace function internal.stripped(body text) returns text
+language sql immutable strict parallel safe
+set search_path to pg_catalog, pg_temp
+as $$
+    select btrim(
+        body,
+        E'\u0009\u000A\u000B\u000C\u000D\u001C\u001D\u001E\u001F\u0020\u0085\u00A0\u1680\u2000'
+        '\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200A\u2028\u2029\u202F\u205F\u3000'
+    );
+$$;
+comment on function internal.stripped(text) is 'A text without white space around it, as landing strips it: Python''s str.strip.';
+
 create or replace function internal.user_key(user_id text) returns text
 language plpgsql stable
 set search_path to pg_catalog, pg_temp
 as $$
 declare
     key text := current_setting('souk.pseudonym_key', true);
+    v_id text := internal.stripped(user_id);
 begin
-    if coalesce(user_id, '') = '' then
+    if coalesce(v_id, '') = '' then
         return null;
-    elsif user_id ~ '^u1_[0-9a-f]{32}$' then
-        return user_id;
+    elsif v_id ~ '^u1_[0-9a-f]{32}$' then
+        return v_id;
     end if;
     if coalesce(key, '') = '' then
         raise exception 'the session cannot turn user ids into pseudonyms'
             using errcode = 'invalid_parameter_value',
             hint = 'Pass a pseudonym (u1_…), or: set souk.pseudonym_key to the key that landing used.';
+    elsif key !~ '^[0-9a-fA-F]{64}$' then
+        raise exception 'souk.pseudonym_key is not a key of 64 hex digits'
+            using errcode = 'invalid_parameter_value', hint = 'Set it to the key that landing used.';
     end if;
     return 'u1_' || left(encode(
-        internal.hmac_sha256(decode(key, 'hex'), convert_to(user_id, 'UTF8')), 'hex'
+        internal.hmac_sha256(decode(key, 'hex'), convert_to(v_id, 'UTF8')), 'hex'
     ), 32);
 end
 $$;

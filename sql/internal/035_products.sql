@@ -147,11 +147,26 @@ as $$
 declare
     v_near integer[];
     v_cosines real[];
+    v_before integer[];
 begin
+    select e.dst into v_before
+    from serving.edge as e where e.release_id = into_release and e.src = number and e.kind = 'encoder';
     select array_agg(n.item_no order by n.score desc, n.item_no), array_agg(n.score order by n.score desc, n.item_no)
     into v_near, v_cosines
     from internal.nearest(into_release, of_vector, array[number], 50, '{}') as n
     where n.score > 0;
+    -- Where its texts have changed, those that it was near to before forget it.
+    update serving.edge as e
+    set dst = m.dst, val = m.val
+    from unnest(v_before) as b (src)
+    cross join lateral (
+        select
+            coalesce(array_agg(u.item_no order by u.place), '{}') as dst, coalesce(array_agg(u.val order by u.place), '{}') as val
+        from serving.edge as o
+        cross join lateral unnest(o.dst, o.val) with ordinality as u (item_no, val, place)
+        where o.release_id = into_release and o.src = b.src and o.kind = 'encoder' and u.item_no <> number
+    ) as m
+    where e.release_id = into_release and e.src = b.src and e.kind = 'encoder' and number = any(e.dst);
     if v_near is null then
         return;
     end if;

@@ -25,6 +25,8 @@ begin
         v_outcome := 'refused';
         v_note := format('%s ends later, at %s', v_old.release_id, v_old.interval_end);
     else
+        -- Products that applications add meanwhile wait, and are added to this release.
+        perform 1 from serving.pointer as p where p.shop = v_new.shop for update;
         perform internal.carry_over(v_new.shop, candidate, v_new.landing_no, v_old.landing_no);
         insert into serving.pointer (shop, release_id) values (v_new.shop, candidate)
         on conflict (shop) do update set release_id = excluded.release_id, moved_at = now();

@@ -183,14 +183,16 @@ begin
             coalesce(v_best, max(l.logit)) as best,
             -- What is not among the likely is not likelier than they; below the pool's last it is not worth a look.
             v_sequence * greatest(0, 1 + (min(l.logit) - coalesce(v_best, max(l.logit))) / 10) as most,
-            (
-                select s.rest + v_sequence * greatest(0, 1 + (s.logit - coalesce(v_best, max(l.logit))) / 10) as score
-                from sums as s
-                where s.logit is not null
-                order by score desc
-                offset pool - 1
-                limit 1
-            ) as least
+            case
+                when pool is not null then (
+                    select s.rest + v_sequence * greatest(0, 1 + (s.logit - coalesce(v_best, max(l.logit))) / 10) as score
+                    from sums as s
+                    where s.logit is not null
+                    order by score desc
+                    offset pool - 1
+                    limit 1
+                )
+            end as least
         from likely as l
     ),
     scored as materialized (

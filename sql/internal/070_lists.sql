@@ -102,7 +102,13 @@ begin
         from (
             select
                 u.item_no, u.score, u.popularity, u.place,
-                row_number() over (partition by i.categories[cardinality(i.categories)] order by u.place) as nth_of_category
+                row_number() over (
+                    partition by
+                        i.categories[cardinality(i.categories)],
+                        -- What has no category shares it with nothing.
+                        case when i.categories[cardinality(i.categories)] is null then i.item_no end
+                    order by u.place
+                ) as nth_of_category
             from unnest(v_items, v_scores, v_heat) with ordinality as u (item_no, score, popularity, place)
             inner join serving.item as i on i.release_id = of_release and i.item_no = u.item_no
             order by u.place

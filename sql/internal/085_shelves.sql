@@ -96,6 +96,20 @@ $$;
 comment on function internal.also_bought_rows(text, text, integer, jsonb) is
 'Products that the same shoppers bought, by the cosine of their sets of shoppers; filled up with the nearest by text.';
 
+create or replace function internal.since(until timestamptz, period interval, out day date, out share double precision)
+language sql immutable
+set search_path to pg_catalog, pg_temp
+set timezone to 'UTC'
+as $$
+    select
+        s.start::date,
+        1 - extract(epoch from until - period - s.start)
+        / greatest(extract(epoch from least(s.start + interval '1 day', until) - s.start), 1)
+    from (select date_trunc('day', until - period) as start) as s;
+$$;
+comment on function internal.since(timestamptz, interval) is
+'The day, in UTC, in which a period begins, and the share of its events that are counted as within: that of its time.';
+
 create or replace function internal.trending_rows(
     of_shop text, of_release text, k integer, period interval, filters jsonb
 )
@@ -110,19 +124,28 @@ as $$
 declare
     v_release serving.release;
     v_until timestamptz;
+    v_month record;
+    v_period record;
     v_days double precision := extract(epoch from period) / 86400;
 begin
     select r.* into v_release from serving.release as r where r.release_id = of_release;
     -- The clock of the data: a shop whose last event is a month old still has a last week.
     select max(e.event_at) into v_until from live.event as e where e.shop = of_shop;
     v_until := greatest(v_until, v_release.interval_end);
+    v_month := internal.since(v_until, interval '28 days');
+    v_period := internal.since(v_until, least(period, interval '28 days'));
     return query
     with happened as (
-        select d.item_no, d.events, d.day + interval '1 day' > v_until - period as is_recent
+        select
+            d.item_no,
+            d.events * case when d.day > v_month.day then 1 else v_month.share end as events,
+            d.events * case
+                when d.day > v_period.day then 1 when d.day = v_period.day then v_period.share else 0
+            end as recent
         from serving.item_day as d
-        where d.release_id = of_release and d.day > v_until - interval '28 days'
+        where d.release_id = of_release and d.day >= v_month.day
         union all
-        select i.item_no, 1, e.event_at > v_until - period
+        select i.item_no, 1, (e.event_at > v_until - period)::integer
         from live.event as e
         inner join serving.item as i on i.release_id = of_release and i.item_id = e.item_id
         where e.shop = of_shop and e.event_at > v_until - interval '28 days'
@@ -131,8 +154,8 @@ begin
     counted as (
         select
             h.item_no,
-            coalesce(sum(h.events) filter (where h.is_recent), 0)::double precision as recent,
-            sum(h.events) * least(v_days / 28, 1) as usual
+            sum(h.recent)::double precision as recent,
+            sum(h.events)::double precision * least(v_days / 28, 1) as usual
         from happened as h
         group by h.item_no
     ),

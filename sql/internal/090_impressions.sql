@@ -19,7 +19,10 @@ begin
         (select s.impression_share from ops.serving_setting as s where s.shop = of_shop), 1
     ) then
         insert into live.impression (shop, request_id, user_key, surface, variant, release_id, item_ids)
-        values (of_shop, v_request, of_user, surface, variant, of_release, array(select l.item_id from unnest(list) as l))
+        values (
+            of_shop, v_request, of_user, surface, left(coalesce(variant, 'default'), 200), of_release,
+            array(select l.item_id from unnest(list) as l)
+        )
         on conflict do nothing;
     end if;
     return query

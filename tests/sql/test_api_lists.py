@@ -165,11 +165,34 @@ def test_what_is_bought_more_than_usual_is_trending(database, tmp_path):
         assert terms(rows[0]) == pytest.approx(
             {"recent": 3 / math.sqrt(5 * 2 / 28 + 1), "usual": -(5 * 2 / 28) / math.sqrt(5 * 2 / 28 + 1)}
         )
+        # Of the 30th, the last hour is in the period; a session's zone changes nothing.
+        for zone in ("Pacific/Kiritimati", "America/Los_Angeles"):
+            connection.execute("select set_config('timezone', %s, false)", [zone])
+            again = call(connection, "trending", k=4, period="2 days")
+            assert [row["score"] for row in again] == [row["score"] for row in rows]
+        hour = call(connection, "trending", k=1, period="1 hour")
+        usual = 5 / 28 / 24
+        assert terms(hour[0])["recent"] == pytest.approx(3 / 23 / math.sqrt(usual + 1))
         assert rows[2]["reasons"][0]["note"] == "nothing happened to it in the period"
         assert ids(call(connection, "trending", k=1, category="other")) == ["bits"]
         # The clock is the data's: it goes on with what is logged.
         connection.execute("select api.log_event(%s, 'cup', 'click')", [ANNA])
         assert ids(call(connection, "trending", k=1)) == ["cup"]
+
+
+def test_what_happens_every_day_alike_does_not_trend(database, tmp_path):
+    publish_shop(database, tmp_path, end=datetime(2026, 5, 31, 12, tzinfo=UTC))
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("delete from serving.item_day")
+        connection.execute(
+            "insert into serving.item_day (release_id, item_no, day, events) select 'shop-1', 0, day,"
+            " case when day = '2026-05-31' then 2 else 4 end"
+            " from generate_series(date '2026-04-20', date '2026-05-31', interval '1 day') as day"
+        )
+        for period in ("1 hour", "6 hours", "1 day", "7 days", "28 days"):
+            [row] = call(connection, "trending", k=1, period=period)
+            recent = terms(row).get("recent", 0) + terms(row).get("usual", 0)
+            assert recent == pytest.approx(0, abs=1e-6), period
 
 
 def test_without_a_clock_what_is_popular_is_trending(read_shop):

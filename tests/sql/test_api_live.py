@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -33,6 +35,20 @@ def upsert(connection, item, title, **arguments):
 
 def profile(connection, user):
     return call(connection, "profile", user_id=user)[0]["profile"]
+
+
+def waits_for(connection, statement):
+    """Wait until a statement waits for a lock."""
+    for _ in range(200):
+        [found] = connection.execute(
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like %s"
+            " and datname = current_database()",
+            [f"%{statement}%"],
+        ).fetchone()
+        if found:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{statement} did not wait")
 
 
 def anonymous(rows):
@@ -183,6 +199,81 @@ def test_the_next_release_takes_over_what_it_lacks(shop, database, tmp_path):
     assert shop.execute("select count(*) from live.item").fetchone() == (2,)
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["before", "during"])
+def test_a_product_that_changes_while_a_release_is_published_is_in_it(shop, database, tmp_path, is_first):
+    with psycopg.connect(database) as application, ThreadPoolExecutor(1) as pool, psycopg.connect(database) as other:
+        if is_first:
+            upsert(application, "wok", "Zorbling wok")
+            published = pool.submit(publish_shop, database, tmp_path, "shop-2")
+            waits_for(shop, "publish_release")
+            application.commit()
+            assert published.result() == "published"
+        else:
+            publish_shop(database, tmp_path, "shop-2")
+            other.execute("update serving.release set state = 'audited' where release_id = 'shop-1'")
+            other.commit()
+            other.execute("select internal.publish_release('shop-1')")
+            added = pool.submit(upsert, application, "wok", "Zorbling wok")
+            waits_for(shop, "upsert_product")
+            other.commit()
+            added.result()
+            application.commit()
+    rows = call(shop, "search", query="zorbling", k=1)
+    assert (ids(rows), rows[0]["release_id"]) == (["wok"], "shop-2" if is_first else "shop-1")
+
+
+def test_transactions_of_several_products_wait_for_each_other(shop, database):
+    with psycopg.connect(database) as one, psycopg.connect(database) as two, ThreadPoolExecutor(1) as pool:
+        upsert(one, "y", "Wok y")
+        added = pool.submit(upsert, two, "x", "Wok x of two")
+        waits_for(shop, "upsert_product")
+        upsert(one, "x", "Wok x of one")
+        one.commit()
+        added.result()
+        two.commit()
+    assert shop.execute("select title from serving.item where item_id = 'x'").fetchone() == ("Wok x of two",)
+
+
+def test_an_event_that_has_landed_is_a_duplicate(shop, database):
+    shop.execute(
+        "insert into raw.landing (shop, source, manifest_hash, is_generated, has_clock, state)"
+        " values ('shop', 'files', 'f', true, true, 'complete')"
+    )
+    shop.execute(
+        "insert into raw.event (shop, event_id, user_key, item_id, kind, event_at, landing_no)"
+        " select 'shop', 'e1', %s, 'tea', 'view', now(), landing_no from raw.landing",
+        [ANNA],
+    )
+    assert log(shop, ANNA, "cup", event_id="e1") == "duplicate"
+    assert shop.execute("select count(*) from live.event").fetchone() == (0,)
+
+
+def test_ids_and_texts_are_stripped_as_in_landing(scratch):
+    scratch.execute("select set_config('souk.pseudonym_key', %s, true)", ["ab" * 32])
+    assert log(scratch, " alice\u3000", "\ttea ", event_id=" e1\n") == "recorded"
+    assert log(scratch, "alice", "cup", event_id="e1") == "duplicate"
+    assert profile(scratch, "alice")["history"][0]["item_id"] == "tea"
+    before = scratch.execute("select text_vector::text from serving.item where item_id = 'bits'").fetchone()
+    upsert(scratch, " bits ", f"{TITLES['bits']} ", description="Bits of steel.\n", categories=["other ", " "])
+    assert scratch.execute("select text_vector::text from serving.item where item_id = 'bits'").fetchone() == before
+    assert scratch.execute("select count(*) from serving.item").fetchone() == (len(TITLES),)
+
+
+def test_a_product_that_becomes_another_leaves_its_neighbours(scratch):
+    def neighbours(item):
+        [(found,)] = scratch.execute(
+            "select array_agg(n.item_id) from serving.edge as e inner join serving.item as s on s.item_no = e.src"
+            " cross join lateral unnest(e.dst) as d (item_no) inner join serving.item as n on n.item_no = d.item_no"
+            " where e.kind = 'encoder' and s.item_id = %s",
+            [item],
+        ).fetchall()
+        return found
+
+    assert "tent-4" in neighbours("tent-2")
+    upsert(scratch, "tent-4", "Zorbling", categories=["other"])
+    assert "tent-4" not in (neighbours("tent-2") or [])
+
+
 def test_what_two_releases_hold_is_forgotten(shop, database, tmp_path):
     upsert(shop, "wok", "Zorbling wok")
     upsert(shop, "tea", TITLES["tea"], is_available=False)
@@ -266,8 +357,8 @@ def test_a_served_list_is_logged_with_its_order_and_variant(scratch, function):
     # The first list stays.
     call(scratch, function, k=1, request_id=REQUEST)
     assert impressions(scratch) == [(REQUEST, function, "b", user, ids(rows))]
-    fresh = call(scratch, function, k=1)[0]["request_id"]
-    assert [row[0] for row in impressions(scratch)] == [REQUEST, fresh]
+    fresh = call(scratch, function, k=1, variant=None)[0]["request_id"]
+    assert [(row[0], row[2]) for row in impressions(scratch)] == [(REQUEST, "b"), (fresh, "default")]
 
 
 def test_a_click_names_its_list(scratch):

@@ -92,15 +92,15 @@ def test_an_unknown_product_is_named(scratch, function, argument, text):
 @pytest.mark.parametrize("function", ["recommend", "recommend_by_description", "explain", "profile", "log_event"])
 def test_a_raw_user_id_of_any_form_needs_the_key_and_is_keyed(scratch, function, text):
     arguments = CALLS[function] | {"user_id": text}
-    if text:
+    if text.strip():
         assert refused(scratch, function, **arguments) == ("22023", "the session cannot turn user ids into pseudonyms")
     scratch.execute("select set_config('souk.pseudonym_key', %s, true)", ["ab" * 32])
-    if text:
+    if text.strip():
         assert call(scratch, function, **arguments)
         assert refused(scratch, "search", query="tent", user_id=text) is None
 
 
-@pytest.mark.parametrize("key", ["z", "abc", "🎈", INJECTION])
+@pytest.mark.parametrize("key", ["z", "abc", "abcd", "🎈", INJECTION])
 def test_a_key_that_is_none_is_refused(scratch, key):
     scratch.execute("select set_config('souk.pseudonym_key', %s, true)", [key])
     state, _ = refused(scratch, "recommend", user_id="anna")

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
+from souk import landing_live
 from souk.errors import SoukError
 from souk.landing import land
-from souk.landing_live import land_live
+from souk.landing_live import TAKE_OVER, land_live
 from souk.settings import Settings
 from tests.sql.test_landing import event, fetch, product, shop
 
@@ -123,6 +124,14 @@ def test_a_landing_is_named_by_its_content(landed):
     assert fetch(landed, "select manifest_hash from raw.landing where source = 'live'") == names[:1]
 
 
+def test_what_happens_again_is_another_landing(landed):
+    for count in (1, 0, 0):
+        serve(landed)
+        assert land_live(landed, "shop")["impression"] == count
+    names = fetch(landed, "select manifest_hash from raw.landing where source = 'live'")
+    assert len(set(names)) == 3
+
+
 @pytest.mark.parametrize("log", [serve, lambda dsn: upsert(dsn, "tea", "green tea"), lambda dsn: log_event(dsn, "l1")])
 def test_each_kind_alone_is_a_landing(landed, log):
     log(landed)
@@ -142,6 +151,30 @@ def test_of_two_versions_of_a_product_the_newest_stays(landed, settings):
     upsert(landed, "tea", "greenest tea")
     assert land_live(landed, "shop")["product"] == 1
     assert fetch(landed, "select title from raw.product") == [("greenest tea",)]
+
+
+def test_an_event_of_a_product_that_comes_while_it_lands_waits_with_it(landed, monkeypatch):
+    log_event(landed, "l1")
+    first, *later = TAKE_OVER
+    assert first == "event", "what an event names was there before it"
+
+    class Slow(dict):
+        def items(self):
+            for number, entry in enumerate(super().items()):
+                if number:
+                    upsert(landed, f"wok-{number}", "Wok")
+                    log_event(landed, f"w-{number}", item=f"wok-{number}")
+                yield entry
+
+    monkeypatch.setattr(landing_live, "TAKE_OVER", Slow(TAKE_OVER))
+    land_live(landed, "shop")
+    missing = (
+        "select e.item_id from raw.event as e left join raw.product as p using (shop, item_id) where p.item_id is null"
+    )
+    assert fetch(landed, missing) == []
+    monkeypatch.undo()
+    assert land_live(landed, "shop")["event"] == len(later)
+    assert fetch(landed, missing) == []
 
 
 def test_an_event_that_a_file_brought_too_is_one(landed):

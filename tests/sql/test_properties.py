@@ -132,8 +132,9 @@ def seen(user):
 
 
 def leaf(item_id):
+    """The category that a product is counted in; one without is alone."""
     path = BY_ID[item_id]["categories"]
-    return path[-1] if path else None
+    return path[-1] if path else (item_id,)
 
 
 FILTERS = st.fixed_dictionaries(

@@ -168,6 +168,36 @@ def test_old_releases_are_dropped_and_the_last_one_stays_for_a_rollback(database
     assert shown(database) == "shop-3"
 
 
+def test_a_reader_that_stays_keeps_old_tables_and_stops_no_publication(database, tmp_path):
+    publish_shop(database, tmp_path, "shop-1")
+    with psycopg.connect(database) as reader:
+        assert reader.execute("select count(*) from serving.item").fetchone() == (len(TITLES),)
+        for number in range(2, 5):
+            assert publish_shop(database, tmp_path, f"shop-{number}") == "published"
+            assert shown(database) == f"shop-{number}"
+    # The detachment that was broken off is finished by the next publication.
+    with psycopg.connect(database) as connection:
+        assert connection.execute("select count(*) from pg_inherits where inhdetachpending").fetchone() == (1,)
+    assert publish_shop(database, tmp_path, "shop-5") == "published"
+    with psycopg.connect(database) as connection:
+        assert connection.execute("select distinct release_id from serving.item order by 1").fetchall() == [
+            ("shop-4",),
+            ("shop-5",),
+        ]
+        assert connection.execute("select count(*) from pg_inherits where inhdetachpending").fetchone() == (0,)
+
+
+def test_a_transaction_that_changes_products_and_stays_open_is_told(database, tmp_path, monkeypatch):
+    monkeypatch.setattr(release, "PUBLISH_ATTEMPTS", 1)
+    publish_shop(database, tmp_path, "shop-1")
+    with psycopg.connect(database) as application:
+        application.execute("select api.upsert_product('wok', 'Wok')")
+        with pytest.raises(SoukError, match="shop-2 is not shown: a transaction that changes products stays open"):
+            publish_shop(database, tmp_path, "shop-2")
+    assert shown(database) == "shop-1"
+    assert release.publish(database, "shop-2") == "published"
+
+
 def test_a_release_that_was_dropped_can_come_back(database, tmp_path):
     for number in range(1, 4):
         publish_shop(database, tmp_path, f"shop-{number}")
