@@ -89,7 +89,7 @@ begin
 end
 $$;
 comment on function api.trending(integer, interval, text, jsonb, uuid, text) is
-'Products with more events in the last `period` than usual: the standard score (recent - usual) / √(usual + 1), `usual` being the share of the last 28 days. Time is the data''s: it ends with the last event. Below them, and where the source has no clock, what is popular.
+'Products with more events in the last `period` than usual: the standard score (recent - usual) / √(usual + 1), `usual` being the share of the last 28 days. Time is the data''s: it ends with the last event; of a day (UTC) that is partly within, the same part of its events counts. Below them, and where the source has no clock, what is popular.
 Example: select rank, title, reasons from api.trending(5, ''2 days'', ''Tents'');';
 
 create or replace function api.recommend_by_description(
