@@ -37,9 +37,7 @@ PARAMS = {
     "source": Param("demo-shop", type="string", enum=SOURCES, description_md="`demo-shop` makes up a bilingual shop."),
     "path": Param(None, type=["null", "string"], minLength=1, description_md="For `amazon`, `files`: their data."),
     "scale": Param(1.0, type="number", minimum=0.01, description_md="For `demo-shop`: `1` is about 40,000 events."),
-    "model": Param(
-        None, type=["null", "string"], minLength=1, description_md="An encoder, instead of `SOUK_ENCODER`'s."
-    ),
+    "model": Param(None, type=["null", "string"], minLength=1, description_md="Encoder; null: `SOUK_ENCODER`."),
     "refine": Param(True, type="boolean", description_md="Replace poor descriptions where a better one is proven."),
     "refine_share": Param(0.1, **SHARE, description_md="The worst share of descriptions that may be replaced."),
     "refine_below": Param(1.0, **SHARE, description_md="Only descriptions of a lower quality than this."),

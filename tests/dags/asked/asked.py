@@ -16,7 +16,7 @@ from spark_jobs.refine_descriptions import RefineReport
 Stage = dict[str, Any]
 LANDED = {
     "shop": "asked", "release_id": "asked-1", "run_id": "run", "content_hash": "c", "is_generated": True, "rows": {},
-    "refine": True, "refine_share": 0.5,
+    "events": 1, "refine": True, "refine_share": 0.5,
 }  # fmt: skip
 
 
