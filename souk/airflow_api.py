@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LOOKS = 2.0
 ENDED = ("success", "failed")
+UNAUTHORIZED = 401
 
 
 def follow(ui: Ui, dag_id: str, params: Mapping[str, object], say: Callable[[str], None]) -> dict[str, Any]:
@@ -34,16 +35,16 @@ def follow(ui: Ui, dag_id: str, params: Mapping[str, object], say: Callable[[str
     Raises:
         SoukError: A param is refused, or a task failed: the cause is that of the task.
     """
-    token = _call(f"{ui.url}/auth/token", body={"username": ui.user, "password": ui.password})["access_token"]
+    ask = _Session(ui).ask
     runs = f"{ui.url}/api/v2/dags/{dag_id}/dagRuns"
-    run_id = _call(runs, token, {"logical_date": None, "conf": dict(params)})["dag_run_id"]
+    run_id = ask(runs, {"logical_date": None, "conf": dict(params)})["dag_run_id"]
     run = f"{runs}/{quote(run_id, safe='')}"
     told: set[str] = set()
     while True:
         # The state first: when the run has ended, so have the tasks that are looked at next.
-        state = _call(run, token)["state"]
+        state = ask(run)["state"]
         tasks = sorted(
-            (task for task in _call(f"{run}/taskInstances", token)["task_instances"] if task["state"] in ENDED),
+            (task for task in ask(f"{run}/taskInstances")["task_instances"] if task["state"] in ENDED),
             key=lambda task: task["end_date"],
         )
         for task in tasks:
@@ -57,17 +58,40 @@ def follow(ui: Ui, dag_id: str, params: Mapping[str, object], say: Callable[[str
     page = f"{ui.url}/dags/{dag_id}/runs/{quote(run_id, safe='')}"
     failed = [task for task in tasks if task["state"] == "failed"]
     if failed:
-        cause = _cause(f"{run}/taskInstances/{failed[0]['task_id']}/logs/{failed[0]['try_number']}", token)
+        cause = _cause(f"{run}/taskInstances/{failed[0]['task_id']}/logs/{failed[0]['try_number']}", ask)
         raise SoukError(f"{failed[0]['task_id']}: {cause}", f"See {page}.")
     if state == "failed":
         raise SoukError("The run failed", f"See {page}.")
     last = f"{run}/taskInstances/{tasks[-1]['task_id']}/xcomEntries/return_value"
-    return dict(_call(f"{last}?stringify=false", token)["value"])
+    return dict(ask(f"{last}?stringify=false")["value"])
 
 
-def _cause(log: str, token: str) -> str:
+class _Session:
+    """Calls with a token, which is asked for again when it has run out: a person is waited for as long as it lasts."""
+
+    def __init__(self, ui: Ui) -> None:
+        self._login = f"{ui.url}/auth/token", {"username": ui.user, "password": ui.password}
+        self._token = self._new_token()
+
+    def ask(self, url: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
+        try:
+            return _call(url, self._token, body)
+        except _TokenExpired:
+            self._token = self._new_token()
+            return _call(url, self._token, body)
+
+    def _new_token(self) -> str:
+        url, body = self._login
+        return str(_call(url, body=body)["access_token"])
+
+
+class _TokenExpired(SoukError):
+    """Airflow does not know the token any more."""
+
+
+def _cause(log: str, ask: Callable[[str], Any]) -> str:
     """Return what the exception that ended a task said, in one line."""
-    events = _call(f"{log}?full_content=true", token)["content"]
+    events = ask(f"{log}?full_content=true")["content"]
     errors = [error["exc_value"] for event in events for error in event.get("error_detail") or []]
     return errors[0].strip().splitlines()[0].rstrip(".") if errors and errors[0].strip() else "failed without a message"
 
@@ -88,6 +112,10 @@ def _call(url: str, token: str | None = None, body: object = None) -> Any:  # no
             detail = str(json.loads(text)["detail"]).strip().splitlines()[0]
         except (ValueError, KeyError, TypeError):
             detail = f"HTTP {error.code}"
+        if error.code == UNAUTHORIZED:
+            raise _TokenExpired(
+                f"Airflow does not let souk in: {detail}", "Start it again: make down, then make up."
+            ) from None
         raise SoukError(f"Airflow refused the run: {detail}", "Correct the params.") from None
     except OSError as error:
         raise SoukError(f"Airflow does not answer: {error}", "Start it again: make down, then make up.") from None

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 
 from ml.encoder import load_encoder
 from ml.refiner import Product, Refiner, RefinerSettings
@@ -132,7 +133,7 @@ def fit(
         ]
         folder = place.poor.parent / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
         try:
-            refiner = Refiner.load(folder) if folder.exists() else _fit(good, options, rewards, settings, folder)
+            refiner = _load(folder) or _fit(good, options, rewards, settings, folder)
             version = refiner.version
             log.info("refiner %s: arm %s", version, refiner.arm)
         except (ValueError, RuntimeError, ArithmeticError, LookupError) as error:
@@ -225,6 +226,18 @@ def _poor(products: Sequence[Product], share: float, below: float) -> list[Asses
     ]
 
 
+def _load(folder: Path) -> Refiner | None:
+    """Return the refiner of a folder; one that is damaged is thrown away."""
+    if not folder.exists():
+        return None
+    try:
+        return Refiner.load(folder)
+    except (OSError, ValueError, LookupError, SafetensorError) as error:
+        log.warning("the refiner in %s is damaged and trained anew: %s", folder.name, error)
+        shutil.rmtree(folder)
+        return None
+
+
 def _fit(
     good: Sequence[Product], options: RefinerSettings, rewards: Mapping[str, float], settings: Settings, folder: Path
 ) -> Refiner:
@@ -248,10 +261,10 @@ def _row(
     item, text_hash = poor["item_id"], poor["text_hash"]
     text = made["text"] if made else None
     state, reason = ("proposed", "") if text else ("kept_original", (made or {}).get("reason") or "not_generated")
-    if refused:
-        state, reason = "kept_original", refused
-    elif text and (bar := bars.get((item, text_hash, "")) or bars.get((item, text_hash, version))):
+    if text and (bar := next(filter(None, (bars.get((item, text_hash, key)) for key in ("", version, text))), None)):
         state, reason = bar
+    elif refused:
+        state, reason = "kept_original", refused
     elif text and item in fewer:
         state, reason = "reverted", "fewer_clicks"
     return {

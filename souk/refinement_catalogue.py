@@ -13,6 +13,8 @@ from souk.postgres import connect
 from souk.refinement_effect import read_queries
 
 REVIEWS = 5
+# What a review says of a product it says at its beginning; checking takes the square of the length.
+LONGEST_REVIEW = 2_000
 ASPECTS = 12
 
 
@@ -26,10 +28,11 @@ def read_catalogue(dsn: str, shop: str) -> tuple[list[Product], dict[str, str]]:
         ).fetchall()
         reviews: dict[str, list[str]] = defaultdict(list)
         for item, body in connection.execute(
-            "select item_id, body from (select item_id, body, row_number() over (partition by item_id order by"
-            " reviewed_at desc nulls last, review_id) as place from marts.fct_reviews where shop = %s and body <> '')"
+            "select item_id, left(body, %s) from (select item_id, body, row_number() over"
+            " (partition by item_id order by reviewed_at desc nulls last, review_id) as place from marts.fct_reviews"
+            " where shop = %s and body <> '')"
             " as newest where place <= %s order by item_id, place",
-            [shop, REVIEWS],
+            [LONGEST_REVIEW, shop, REVIEWS],
         ).fetchall():
             reviews[item].append(body)
         asked = read_queries(connection, shop, held_out=False)

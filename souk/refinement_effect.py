@@ -120,7 +120,9 @@ def measure(
     references = {place[item]: known[place[item]] for item in sorted(texts) if item in place and item not in real}
     for query in pseudo_queries(references, known):
         queries[products[query.product].item_id].append(query.text)
-    flat = [PseudoQuery(words, place[item]) for item in sorted(queries) for words in queries[item]][:MOST_QUERIES]
+    # The first query of each product, then the second of each: none goes unmeasured.
+    in_turns = sorted((nth, item, words) for item, asking in queries.items() for nth, words in enumerate(asking))
+    flat = [PseudoQuery(words, place[item]) for _, item, words in in_turns[: max(MOST_QUERIES, len(queries))]]
     if not flat:
         return {}
     before = [_document(product) for product in products]

@@ -32,14 +32,18 @@ def decisions_hash(connection: Connection, shop: str) -> str:
 
 
 def barred(connection: Connection, shop: str) -> dict[tuple[str, str, str], tuple[str, str]]:
-    """Return state and reason of what may not be published, by item, text hash and model ('' for any model)."""
+    """Return state and reason of what may not be published, by item, text hash and model ('' for any model).
+
+    What a person has reverted may not come back from another model, either: it stands under its text, too.
+    """
     rejected = connection.execute(
         "select item_id, text_hash, '', 'rejected', reason from ops.refinement_rejection where shop = %s", [shop]
     ).fetchall()
     reverted = connection.execute(
-        "select item_id, text_hash, model_version, state, reason from ops.refinement"
-        " where shop = %s and state = 'reverted'",
-        [shop],
+        "select r.item_id, r.text_hash, k.key, r.state, r.reason from ops.refinement as r"
+        " cross join lateral (values (r.model_version), (case when r.decided_by <> %s then r.new_text end)) as k (key)"
+        " where r.shop = %s and r.state = 'reverted' and k.key is not null",
+        [MACHINE, shop],
     ).fetchall()
     return {(row[0], row[1], row[2]): (row[3], row[4]) for row in [*reverted, *rejected]}
 
@@ -58,7 +62,9 @@ def write(connection: Connection, shop: str, rows: Sequence[Mapping[str, Any]], 
             " else excluded.state end,"
             " releases = array_remove(r.releases, %(release)s) || excluded.releases,"
             " decided_by = case when r.state = excluded.state then r.decided_by else excluded.decided_by end,"
-            " decided_at = case when r.state = excluded.state then r.decided_at else now() end",
+            " decided_at = case when r.state = excluded.state then r.decided_at else now() end"
+            # A person's word stays.
+            f" where r.state not in ('reverted', 'rejected') or r.decided_by = '{MACHINE}'",
             [
                 {
                     **row,
@@ -123,8 +129,10 @@ def take_back(dsn: str, item_id: str, reason: str, state: str) -> str:
             "update ops.refinement set state = %s, reason = %s, decided_by = session_user, decided_at = now()"
             " where (shop, item_id, text_hash, model_version) in (select shop, item_id, text_hash, model_version"
             " from ops.refinement where shop = %s and item_id = %s and new_text is not null"
-            " order by decided_at desc limit 1) returning text_hash",
-            [state, reason, shop, item_id],
+            # The one that readers see, whatever has been proposed since.
+            " order by coalesce((select p.release_id from serving.pointer as p where p.shop = %s) = any(releases),"
+            " false) desc, decided_at desc limit 1) returning text_hash",
+            [state, reason, shop, item_id, shop],
         ).fetchone()
         if row is None:
             raise SoukError(f"{shop} has no refined text of {item_id}", "Look for it in ops.refinement.")

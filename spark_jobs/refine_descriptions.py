@@ -100,6 +100,7 @@ def refine_descriptions(
         row["source_hash"] = hashlib.sha256(row["product"].encode()).hexdigest()[:16]
         row["model_version"] = version
     partial = results.with_name(f".{results.name}.partial")
+    _recover(results)
     known = {_key(row): row for folder in (results, partial) for row in _read(folder)}
     todo = [row for row in wanted if _key(row) not in known]
     partial.mkdir(parents=True, exist_ok=True)
@@ -192,13 +193,22 @@ def _report(rows: list[dict[str, Any]], generated: int, version: str) -> RefineR
     )
 
 
+def _recover(results: Path) -> None:
+    """Put a data set in place that a killed run left beside it, the new one first."""
+    for folder in (results.with_name(f".{results.name}.{name}") for name in ("new", "old")):
+        if not results.exists() and (folder / "manifest.json").exists():
+            folder.rename(results)
+
+
 def _swap(rows: list[dict[str, Any]], report: RefineReport, results: Path, partial: Path) -> None:
     fresh, old = results.with_name(f".{results.name}.new"), results.with_name(f".{results.name}.old")
     for folder in (fresh, old):
         shutil.rmtree(folder, ignore_errors=True)
     fresh.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows, REFINED), fresh / "part-0.parquet")
-    (fresh / "manifest.json").write_text(json.dumps(asdict(report), ensure_ascii=False, indent=1), encoding="utf-8")
+    # Last, and whole: a folder with a manifest is complete.
+    (fresh / ".manifest").write_text(json.dumps(asdict(report), ensure_ascii=False, indent=1), encoding="utf-8")
+    (fresh / ".manifest").rename(fresh / "manifest.json")
     if results.exists():
         results.rename(old)
     fresh.rename(results)

@@ -49,7 +49,9 @@ dpi
 rpm r/min 转
 psi
 bar bars
-pa kpa mpa
+pa 帕
+kpa 千帕
+mpa 兆帕
 lumen lumens lm 流明
 db decibel decibels 分贝
 % percent pct
@@ -61,9 +63,13 @@ minute min mins minutes 分钟
 second s sec secs seconds 秒
 day days d 天
 week weeks 周 星期
-month months mo 个月 月
+month months mo 个月
+月 月份
 year years yr yrs 年 周年
-piece pieces pc pcs pcs. pc. 件 片 件套 块
+piece pieces pc pcs pcs. pc. 件
+件套
+片
+块
 pack packs pk pks
 pair pairs prs 对 双
 set sets 套 套装
@@ -199,7 +205,14 @@ FUNCTION_ZH = _listed(
 作为 它的 其他 以 之后 之前 当 并非 均 分别
 """
 )
-NEGATORS_EN = _listed("not no non never without cannot neither nor none lacks lack excludes exclude")
+# Before a material: what looks like it. Behind it: what has it on the outside alone.
+IMITATIONS_EN = _listed("faux imitation artificial simulated synthetic fake mock pseudo")
+COATINGS_EN = _listed("plated look looking effect style tone coloured colored imitation")
+IMITATIONS_ZH = ("仿", "假", "人造", "类")
+NEGATORS_EN = _listed(
+    "not no non never without cannot neither nor none lacks lack excludes exclude except excluding hardly scarcely"
+    " instead away"
+)
 NEGATORS_ZH = "不无没未非勿免"
 # Han words with a negator inside that deny nothing.
 HARMLESS_ZH = _listed(
@@ -222,6 +235,7 @@ QUALIFIERS = {
         "above", "至少", "超过", "不少于", "最低", "最小",
     ),
     "<": ("less than", "under", "below", "fewer than", "少于", "低于", "不到", "小于"),
+    "-": ("minus", "零下", "负"),
     "~": (
         "about", "approximately", "approx", "approx.", "around", "nearly", "almost", "roughly",
         "大约", "约", "近", "将近", "约为",

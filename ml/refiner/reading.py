@@ -14,6 +14,8 @@ from ml.text import segment
 from ml.text.clean import HAN
 
 _NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+[- ]\d+/\d+|\d+/\d+|\d+(?:\.\d+)?|\.\d+")
+# A sign, not a dash between numbers and not a bullet.
+_MINUS = re.compile(r"(?:\A|[ (:：,，])[-−]\Z")
 _RUN = re.compile(f"[^\\W_{HAN}]+(?:'[^\\W\\d_{HAN}]+)*")
 _HAN_RUN = re.compile(f"[{HAN}〇]+")
 _HAN_NUMBER = re.compile(f"[{''.join(lexicon.HAN_DIGITS)}{''.join(lexicon.HAN_POWERS)}]+")
@@ -181,7 +183,7 @@ def _measured(plain: str, start: int, end: int, number: str, unit: re.Match[str]
         and re.match(r"\s+(?:a|an|the|one|\d+(?!\.?\d*\s*x)|each|box|pack|stock|set)\b", plain[unit.end() :])
     ):
         name, unit = "", None  # "2 in 1", "5 in the box"
-    number = _qualifier(plain, start) + number
+    number = (_qualifier(plain, start) or ("-" if _MINUS.search(plain[max(0, start - 2) : start]) else "")) + number
     # The full stop of an abbreviation may be that of the sentence.
     stop = end if unit is None else unit.end() - (unit[0].endswith("."))
     return Token(start, stop, f"{number} {name}".strip(), "quantity", number=number, unit=name)

@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 
 from ml.refiner.facts import conflicts
+from ml.refiner.markup import shown
 from ml.refiner.product import Product
 from ml.refiner.reading import CONTENT, read
 from ml.text import detect_language, normalise
@@ -30,11 +31,13 @@ _CODE = re.compile(
 )
 _CONTACT = re.compile(
     r"https?://|\bwww\.|\b[\w-]+\.(?:com|net|org|cn|shop|io)\b|[\w.+-]+@[\w-]+\.\w"
-    r"|(?:微信|QQ|加v|WeChat|whatsapp)\s*[:：号]?\s*\w{4}"
+    r"|(?:微信|QQ|加v|We\s?Chat|Whats\s?App)\s*[:：号]?\s*\w{4}"
     r"|(?<![\w-])(?:\+\d{1,3}[\s-]?)?(?:\(\d{3}\)\s?|\d{3}[\s.-])\d{3}[\s.-]\d{4}(?!\d)"
     r"|(?<!\d)1[3-9]\d{9}(?!\d)|(?<!\d)400[- ]?\d{3}[- ]?\d{4}",
     re.IGNORECASE,
 )
+_MOBILE = re.compile(r"(?<!\d)1[3-9]\d{9}(?!\d)")
+_DIGIT_GAP = re.compile(r"(?<=\d)[ -](?=\d)")
 _BAD_CHARACTERS = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -45,17 +48,20 @@ def refusal(product: Product) -> str:
     Reasons: `bad_characters`, `too_long`, `no_facts`, `instruction_like`, `contact_like`, `foreign_title`,
     `contradicting_facts`.
     """
-    everything = "\n".join([product.title, product.brand, *product.categories, *(v for _, v in product.attributes)])
+    named = [part for pair in product.attributes for part in pair]
+    everything = "\n".join([product.title, product.brand, *product.categories, *named])
     if _BAD_CHARACTERS.search(everything + product.description):
         return "bad_characters"
-    if len(product.description) > LONGEST_ORIGINAL:
+    if max(len(product.description), len(everything)) > LONGEST_ORIGINAL:
         return "too_long"
-    plain = normalise(everything + "\n" + product.description)
+    given = [everything, product.description]
+    # As it is written, and as a shopper would see it: markup may part what is one word.
+    seen = "\n".join([*given, *map(normalise, given), *map(shown, given)])
     if not any(token.kind in CONTENT for token in read(normalise(everything)).tokens):
         return "no_facts"
-    if is_instruction(everything + "\n" + product.description) or is_instruction(plain):
+    if is_instruction(seen):
         return "instruction_like"
-    if _CONTACT.search(plain):
+    if is_contact(seen):
         return "contact_like"
     if _is_foreign(product):
         return "foreign_title"
@@ -71,7 +77,12 @@ def is_instruction(text: str) -> bool:
 
 def is_suspect(sentence: str) -> bool:
     """Tell whether a sentence must not be said: it speaks to a machine, or leads shoppers elsewhere."""
-    return is_instruction(sentence) or bool(_CONTACT.search(sentence))
+    return is_instruction(sentence) or is_contact(sentence)
+
+
+def is_contact(text: str) -> bool:
+    """Tell whether a text leads elsewhere: an address, an account, a telephone number, gaps between digits or not."""
+    return bool(_CONTACT.search(text) or _MOBILE.search(_DIGIT_GAP.sub("", text)))
 
 
 def _is_foreign(product: Product) -> bool:

@@ -19,6 +19,7 @@ from ml.text import detect_language, key_terms, segment
 Floats = NDArray[np.float64]
 DEPTH = 10
 QUERY_WORDS = 3
+QUERIES_PER_BLOCK = 256
 _POOL = 16
 # A word that one product has is a code rather than a word to search by; one that a tenth has tells nothing.
 _LEAST, _MOST_SHARE = 2, 0.1
@@ -70,8 +71,11 @@ def by_words(queries: Sequence[PseudoQuery], documents: Sequence[Document]) -> F
 
 def by_vectors(queries: NDArray[np.float32], products: Sequence[int], items: NDArray[np.float32]) -> Floats:
     """Return the same by inner products of query vectors (q, d) with item vectors (n, d)."""
-    scores = queries.astype(np.float64) @ items.astype(np.float64).T
-    return np.array([_gains(row, product) for row, product in zip(scores, products, strict=True)]).reshape(-1, 2)
+    columns = items.astype(np.float64).T
+    starts = range(0, len(queries), QUERIES_PER_BLOCK)
+    blocks = (queries[first : first + QUERIES_PER_BLOCK].astype(np.float64) @ columns for first in starts)
+    rows = (row for block in blocks for row in block)
+    return np.array([_gains(row, product) for row, product in zip(rows, products, strict=True)]).reshape(-1, 2)
 
 
 def _found(scores: Floats) -> Floats:

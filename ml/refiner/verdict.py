@@ -5,7 +5,7 @@ from __future__ import annotations
 from ml.refiner.markup import is_marked
 from ml.refiner.old_text import plainly
 from ml.refiner.product import Product
-from ml.refiner.refusals import refusal
+from ml.refiner.refusals import is_instruction, is_suspect, refusal
 from ml.refiner.support import Support, check
 from ml.text import detect_language
 
@@ -30,6 +30,8 @@ def verify(text: str, product: Product) -> tuple[str, Support]:
         return "text_too_long", support
     if is_marked(text):
         return "bad_characters", support
+    if is_suspect(text):
+        return "instruction_like" if is_instruction(text) else "contact_like", support
     if support.unsupported or support.precision < LEAST_PRECISION or not support.words:
         return "unsupported", support
     if support.coverage < LEAST_COVERAGE:

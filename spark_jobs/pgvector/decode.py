@@ -49,7 +49,7 @@ def decode(column: Column, cells: Cells) -> pa.Array:
         cells: Its field of each row, None for null.
 
     Raises:
-        ValueError: An array has several dimensions.
+        ValueError: An array has several dimensions, or a date or time is infinite.
     """
     if column.kind in _SCALARS:
         return _scalars(column, cells)
@@ -73,6 +73,9 @@ def _scalars(column: Column, cells: Cells) -> pa.Array:
     values = np.frombuffer(b"".join(zero if cell is None else cell for cell in cells), dtype)
     native = values.astype(values.dtype.newbyteorder("="))
     if epoch:
+        limits = np.iinfo(native.dtype)
+        if ((native == limits.min) | (native == limits.max)).any():
+            raise ValueError(f"{column.name} holds infinity, which Spark's dates and times do not have")
         native = native + epoch
     is_null = np.array([cell is None for cell in cells], bool)
     return pa.array(native, mask=is_null).cast(column.arrow)

@@ -192,6 +192,24 @@ def test_a_rejected_text_stays_rejected_by_every_model(database, generated):
     assert ledger(database)["a"] == ("rejected", "ugly")
 
 
+def test_what_a_person_reverts_stays_reverted(database, generated):
+    generated()
+    execute(
+        database,
+        "update ops.refinement set state = 'reverted', reason = 'ugly', decided_by = 'anna' where item_id = 'a'",
+    )
+    # A declined set, the same text by another model, and another text by the same one.
+    for number, given in enumerate(({"refused": "not_approved"}, {}, {"version": "v2"}), 2):
+        _, texts = generated(f"shop-{number}", **given)
+        assert set(texts) == (set() if given.get("refused") else {"b"})
+        assert ledger(database)["a"] == ("reverted", "ugly")
+    with psycopg.connect(database) as connection:
+        query = "select distinct decided_by from ops.refinement where item_id = 'a' and model_version = 'v1'"
+        assert connection.execute(query).fetchall() == [("anna",)]
+    _, texts = generated("shop-5", version="v3", texts=NEW | {"a": "Another text of a tent."})
+    assert set(texts) == {"a", "b"}, "another model may propose another text"
+
+
 def test_what_people_decide_makes_another_release(database, generated):
     def name() -> str:
         with psycopg.connect(database) as connection:
@@ -239,6 +257,26 @@ def test_a_discriminator_that_diverges_costs_no_run(database, generated, tmp_pat
     counts = settle(database, settings, place, STAGE, fitted, None, fitted["reason"])
     assert counts["refined"] == 0
     assert set(ledger(database).values()) == {("kept_original", "training_failed")}
+
+
+def test_a_damaged_refiner_is_thrown_away(tmp_path):
+    folder = tmp_path / "refiner"
+    assert refinement._load(folder) is None
+    for name, content in (("refiner.json", b"{"), ("generator.safetensors", b"cut")):
+        folder.mkdir()
+        (folder / name).write_bytes(content)
+        assert refinement._load(folder) is None
+        assert not folder.exists()
+
+
+def test_no_text_goes_unmeasured_however_many_are_asked_for(monkeypatch):
+    monkeypatch.setattr("souk.refinement_effect.MOST_QUERIES", 2)
+    products = [Product(f"p{n}", f"Thing number{n}", "", "", (), (), ()) for n in range(5)]
+    texts = {product.item_id: f"A word{n}." for n, product in enumerate(products)}
+    asked = [(f"word{n} {again}", product.item_id) for n, product in enumerate(products) for again in range(4)]
+    vectors = np.zeros((5, 4), np.float32)
+    found = measure(products, texts, asked, vectors, {}, lambda queries: np.zeros((len(queries), 4), np.float32))
+    assert set(found) == set(texts)
 
 
 def test_the_effect_of_a_text_is_the_rank_of_its_product():
@@ -332,6 +370,17 @@ def test_a_person_takes_a_text_back_at_once(database, shop):
     assert "rejected       too short" in refinement_ledger.status(database)
     with pytest.raises(SoukError, match="no refined text of nothing"):
         refinement_ledger.take_back(database, "nothing", "why", "reverted")
+
+
+def test_the_text_that_is_shown_is_taken_back(database, shop):
+    shop.execute(
+        "insert into ops.refinement (shop, item_id, text_hash, model_version, old_text, new_text, state, reason, releases)"
+        " values ('shop', 'bits', 'h', 'v1', 'Bits of steel.', 'Shown.', 'published', '', '{shop-1}'),"
+        " ('shop', 'bits', 'h', 'v2', 'Bits of steel.', 'Newer.', 'kept_original', 'not_approved', '{}')"
+    )
+    refinement_ledger.take_back(database, "bits", "wrong", "reverted")
+    states = shop.execute("select model_version, state from ops.refinement order by 1").fetchall()
+    assert states == [("v1", "reverted"), ("v2", "kept_original")]
 
 
 def test_a_declined_set_can_be_approved(database, shop):

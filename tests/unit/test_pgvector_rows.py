@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from spark_jobs.pgvector import rows
+from spark_jobs.pgvector.decode import decode
 from spark_jobs.pgvector.errors import RejectedRowsError
 from spark_jobs.pgvector.kinds import Column
 
@@ -72,3 +73,14 @@ def test_what_a_packed_vector_may_not_be_is_named_by_key(vectors, said):
     with pytest.raises(RejectedRowsError) as raised:
         encoded(vectors, "halfvec")
     assert str(raised.value).split("rejected: ")[1] == said
+
+
+@pytest.mark.parametrize(("kind", "size"), [("date", 4), ("timestamp", 8), ("timestamptz", 8)])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_an_infinite_time_is_refused(kind: str, size: int, sign: int) -> None:
+    """Postgres writes it as the smallest or largest number, which would be read as a day of another age."""
+    infinity = (-(2 ** (8 * size - 1)) if sign < 0 else 2 ** (8 * size - 1) - 1).to_bytes(size, "big", signed=True)
+    at = Column("at", kind, kind, -1, False, True, False)
+    assert decode(at, [bytes(size), None]).null_count == 1
+    with pytest.raises(ValueError, match="at holds infinity"):
+        decode(at, [bytes(size), infinity])
