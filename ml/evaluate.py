@@ -14,7 +14,7 @@ from ml.evaluation.beyond_accuracy import OF_SHOPPERS, Items, coverage, describe
 from ml.evaluation.compare import Gains, data_key
 from ml.evaluation.protocol import CUT, Arm, Split, gains, intervals, leave_one_out, ranked, time_split
 from ml.recommender.edges import Edges, cooccurrences, transitions
-from ml.recommender.fusion import DECAYS, TERMS, Recommender, edge_scores, fit_weights, score_batch
+from ml.recommender.fusion import DECAYS, MIN_USERS, TERMS, Recommender, edge_scores, fit_weights, score_batch
 from ml.recommender.train import Catalogue, check, from_texts, popularity, with_events
 
 PROTOCOL = (
@@ -339,7 +339,9 @@ def _weighed(model: Recommender, split: Split, seed: int, started: float) -> Arm
 
 def _fit_on(model: Recommender, split: Split, is_in: NDArray[np.bool_]) -> Recommender:
     users = np.flatnonzero(is_in)
-    weights = fit_weights(model, [split.train[user] for user in users], [split.validation[user] for user in users])
+    histories, targets = [split.train[user] for user in users], [split.validation[user] for user in users]
+    # Half the shoppers: the same buckets as of all of them.
+    weights = fit_weights(model, histories, targets, MIN_USERS // 2)
     return replace(model, weights=weights)
 
 

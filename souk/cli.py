@@ -166,12 +166,18 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> None:
         from souk.search_collections import open_collection
         from souk.search_evaluation import evaluate_search
 
+        given = {"--refit": options.refit, "--ablate": options.ablate, "--against": options.against}
+        given |= {"--plots": options.plots, "--seeds": options.seeds != 1, "--items": options.items}
+        if unused := [name for name, value in given.items() if value]:
+            raise SoukError(f"--search does not take {unused[0]}", "Leave it out.")
         dataset = open_dataset(options.source, options.path, 1, 0, settings.home) if options.source else None
         collection = open_collection(options.judgements, options.test_judgements, dataset, options.clicks)
         print(evaluate_search(settings, collection, options.json))
         return
     if not options.source and not (options.items and options.sequences):
         raise SoukError("There is nothing to measure", "Pass --items and --sequences, or --source, or --search.")
+    if options.json and options.json.suffix == ".npz":
+        raise SoukError(f"{options.json} is where the gains of each shopper go", "Pass another name to --json.")
     if options.seeds < 1 or options.through_sql < 0:
         raise SoukError("--seeds starts at 1, --through-sql at 0", "Correct them.")
     from ml.evaluate import Extras

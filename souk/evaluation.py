@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -131,12 +131,14 @@ def read_shop(settings: Settings, dataset: Dataset) -> Shop:
     Raises:
         SoukError: There are no products.
     """
-    rows = list({row["item_id"]: row for chunk in dataset.products() for row in chunk if row.get("item_id")}.values())
+    rows = list(
+        {name: row for chunk in dataset.products() for row in chunk if (name := _text(row, "item_id"))}.values()
+    )
     if not rows:
         raise SoukError(f"{dataset.shop} has no products", "Correct the data.")
     products = list(map(product_fields, rows))
     texts = [passage(*fields) for fields in products]
-    item_ids = [str(row["item_id"]) for row in rows]
+    item_ids = [_text(row, "item_id") for row in rows]
     vectors = encode_texts(settings, load_encoder(settings.encoder, settings.models, settings.encoder_precision), texts)
     sequences, times, ignored = _histories(dataset, item_ids)
     if ignored:
@@ -158,12 +160,12 @@ def _histories(dataset: Dataset, item_ids: Sequence[str]) -> tuple[list[list[int
     known: set[object] = set()
     ignored = 0
     for event in (row for chunk in dataset.events() for row in chunk):
-        place, at = number.get(str(event.get("item_id"))), event.get("event_at")
-        if place is None or not isinstance(at, datetime):
+        place, at, user = number.get(_text(event, "item_id")), event.get("event_at"), _text(event, "user_id")
+        if place is None or not user or not isinstance(at, datetime):
             ignored += 1
         elif event.get("kind") in TAKEN and event["event_id"] not in known:
             known.add(event["event_id"])
-            taken.setdefault(str(event["user_id"]), []).append((at.timestamp(), place))
+            taken.setdefault(user, []).append((at.timestamp(), place))
     # Of events at the same moment the source's order is the best guess.
     ordered = [sorted(events, key=lambda event: event[0]) for events in taken.values()]
     return (
@@ -177,11 +179,17 @@ def product_fields(product: dict[str, object]) -> tuple[str, str, list[str], str
     """Return title, brand, categories and description of a source's product, the arguments of `passage`."""
     categories = product.get("categories")
     return (
-        str(product.get("title") or ""),
-        str(product.get("brand") or ""),
-        [str(name) for name in categories] if isinstance(categories, list) else [],
-        str(product.get("description") or ""),
+        _text(product, "title"),
+        _text(product, "brand"),
+        [str(name) for name in categories if name] if isinstance(categories, list) else [],
+        _text(product, "description"),
     )
+
+
+def _text(row: Mapping[str, object], name: str) -> str:
+    """Return a field as landing reads it: stripped, and nothing where a data frame has NaN."""
+    value = row.get(name)
+    return "" if value is None or value != value else str(value).strip()  # noqa: PLR0124
 
 
 def _write(report: dict[str, Any], gains: Gains, target: Path) -> None:
@@ -204,7 +212,7 @@ def _read_gains(run: Path) -> tuple[str, Gains]:
         with np.load(path, allow_pickle=False) as stored:
             gains = {name: stored[name].astype(np.float64) for name in stored.files if name != "data_key"}
             return str(stored["data_key"]), gains
-    except (OSError, KeyError, ValueError, BadZipFile) as error:
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
         raise SoukError(f"{path} cannot be read: {error}", "Pass the --json file of an earlier run.") from None
 
 
@@ -212,7 +220,8 @@ def _differences(ours: Gains, theirs: Gains) -> dict[str, Any]:
     """Return by how much each arm that both runs have differs, with 95 % intervals."""
     found: dict[str, Any] = {}
     for name in (name for name in ours if name in theirs):
-        mean, low, high = paired(ours[name], theirs[name])
+        # As the earlier ones were kept: an equal run is equal.
+        mean, low, high = paired(ours[name].astype(np.float32).astype(np.float64), theirs[name])
         found[name] = {
             figure: {"difference": float(mean[at]), "ci95": [float(low[at]), float(high[at])]}
             for at, figure in enumerate(FIGURES)

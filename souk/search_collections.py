@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ def read_clicks(dataset: Dataset) -> Collection:
     """
     ids, documents = _products(dataset)
     place = {item: number for number, item in enumerate(ids)}
-    searches = {str(row["query_id"]): row for chunk in dataset.queries() for row in chunk}
+    searches = {str(row["query_id"]): row for chunk in dataset.queries() for row in chunk if "_unreadable" not in row}
     chosen: dict[str, dict[str, float]] = {}
     for event in (row for chunk in dataset.events() for row in chunk):
         name, item, kind = (str(event.get(key)) for key in ("query_id", "item_id", "kind"))
@@ -199,7 +200,7 @@ def open_collection(
 
 def _products(dataset: Dataset) -> tuple[list[str], list[Document]]:
     """Return the ids of the products and their texts."""
-    rows = [row for chunk in dataset.products() for row in chunk]
+    rows = [row for chunk in dataset.products() for row in chunk if row.get("item_id")]
     return [str(row["item_id"]) for row in rows], [
         Document(
             str(row["title"] or ""),
@@ -225,13 +226,16 @@ def _grades(path: Path, titles: dict[str, str]) -> dict[str, dict[str, float]]:
     opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
     grades: dict[str, dict[str, float]] = {}
     try:
-        with opener(path, "rt", encoding="utf-8", newline="") as file:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             if missing := FIELDS - set(rows.fieldnames or ()):
                 raise SoukError(f"{path} has no column {', '.join(sorted(missing))}", "Pass judged pairs.")
             for row in rows:
+                relevance = float(row["relevance"])
+                if not 1 <= relevance <= 3:
+                    raise ValueError(f"line {rows.line_num} has a relevance outside 1 to 3")
                 titles.setdefault(row["product_uid"], row["product_title"])
-                grades.setdefault(row["search_term"], {})[row["product_uid"]] = (float(row["relevance"]) - 1) / 2
-    except (OSError, ValueError, EOFError) as error:
+                grades.setdefault(row["search_term"], {})[row["product_uid"]] = (relevance - 1) / 2
+    except (OSError, ValueError, TypeError, EOFError, csv.Error, zlib.error) as error:
         raise SoukError(f"{path} cannot be read: {error}", "Correct the path or the file.") from None
     return grades

@@ -77,7 +77,7 @@ def evaluate_search(settings: Settings, collection: Collection, target: Path | N
     report["met"] = all(report["targets"].values())
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(report, indent=2, ensure_ascii=False))
+        target.write_text(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False))
     return _table(report)
 
 
@@ -112,13 +112,17 @@ class _Baselines:
         """Return the weight with the best sum of all metrics."""
         scores = list(self._scores([query.query for query in queries])) if queries else []
         quality = [
-            np.nanmean(
-                [
-                    measures(query, rank(_fused(lexical, cosine, weight), query))
-                    for (lexical, cosine), query in zip(scores, queries, strict=True)
-                ],
-                axis=0,
-            ).sum()
+            sum(
+                figure["mean"]
+                for figure in _figures(
+                    np.array(
+                        [
+                            measures(query, rank(_fused(lexical, cosine, weight), query))
+                            for (lexical, cosine), query in zip(scores, queries, strict=True)
+                        ]
+                    )
+                ).values()
+            )
             if queries
             else 0.0
             for weight in FUSION_GRID
@@ -162,10 +166,12 @@ def _measured(rankings: Iterable[Ranking], queries: Sequence[Judged]) -> Floats:
 
 
 def _figures(values: Floats) -> dict[str, dict[str, float]]:
-    low, high = intervals(values)
+    """Return mean and 95 % interval of each metric; one that no query has, as pairs of unlike grades, is left out."""
+    known = [at for at in range(len(METRICS)) if not np.isnan(values[:, at]).all()]
+    low, high = intervals(values[:, known])
     return {
-        metric: {"mean": float(np.nanmean(values[:, at])), "low": float(low[at]), "high": float(high[at])}
-        for at, metric in enumerate(METRICS)
+        METRICS[at]: {"mean": float(np.nanmean(values[:, at])), "low": float(low[place]), "high": float(high[place])}
+        for place, at in enumerate(known)
     }
 
 
@@ -173,7 +179,7 @@ def _targets(report: dict[str, Any]) -> dict[str, bool]:
     typed, misspelt = report["as_typed"], report["one_typo"]
     return {
         "every metric at least BM25 + transformer's": all(
-            typed["souk"][metric]["mean"] >= typed["BM25 + transformer"][metric]["mean"] for metric in METRICS
+            typed["souk"][metric]["mean"] >= typed["BM25 + transformer"][metric]["mean"] for metric in typed["souk"]
         ),
         "recall@10 at least .05 over BM25's": typed["souk - BM25"]["recall@10"]["mean"] >= 0.05,
         "one typo costs at most .03 recall@10": typed["souk"]["recall@10"]["mean"]

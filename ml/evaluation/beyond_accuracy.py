@@ -108,12 +108,12 @@ def groups(items: Items, histories: Sequence[Sequence[int]], targets: Sequence[i
 
 
 def _diversity(vectors: NDArray[np.float32], lists: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return 1 − the mean cosine over the pairs of each list; nan for a list of one."""
+    """Return 1 − the mean cosine over the pairs of each list that have texts; nan for fewer than two items of it."""
     found = np.full(len(lists), np.nan)
     for start in range(0, len(lists), USERS_PER_BLOCK):
         block = lists[start : start + USERS_PER_BLOCK]
         of_list = np.where((block >= 0)[:, :, None], vectors[block], 0).astype(np.float64)
-        places = (block >= 0).sum(axis=1)
+        places = of_list.any(axis=2).sum(axis=1)
         # |Σv|² holds every pair twice, and every item with itself.
         pairs = (of_list.sum(axis=1) ** 2).sum(axis=1) - (of_list**2).sum(axis=(1, 2))
         many = places > 1

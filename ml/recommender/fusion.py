@@ -112,24 +112,27 @@ def score_batch(recommender: Recommender, histories: Sequence[Sequence[int]]) ->
         yield scores
 
 
-def fit_weights(recommender: Recommender, histories: Sequence[Sequence[int]], targets: Sequence[int]) -> Weights:
+def fit_weights(
+    recommender: Recommender, histories: Sequence[Sequence[int]], targets: Sequence[int], least: int = MIN_USERS
+) -> Weights:
     """Learn the weights from what shoppers took next.
 
     Softmax cross-entropy of the next item among the candidates (the 200 likeliest by the sequence model, items with
     an edge from the history, and the 200 most popular), over the shoppers whose next item is one of them;
     L2-regularised; weights not negative: a reason never speaks against its item.
-    One set of weights per bucket of history lengths with at least 200 shoppers.
+    One set of weights per bucket of history lengths with at least 200 shoppers, or `least`.
 
     Args:
         recommender: Fitted without the targets; its weights are ignored.
         histories: What each shopper had, in time order, not empty.
         targets: What each took next.
+        least: Shoppers of a bucket.
 
     Returns:
-        Weights of every term for every bucket; equal ones if there are fewer than 200 shoppers.
+        Weights of every term for every bucket; equal ones if there are fewer than `least` shoppers.
     """
     weights: Weights = {}
-    for first, users in _buckets(histories).items():
+    for first, users in _buckets(histories, least).items():
         most = max(1, min(MAX_USERS, MAX_SCORES // len(recommender.item_ids)))
         users = users[:: 1 + len(users) // most]
         features, sizes, chosen = _candidates(
@@ -189,14 +192,14 @@ def _likelihood(
     return np.maximum(0, 1 + (logits - np.where(known, largest, 0)) / LOGIT_RANGE)
 
 
-def _buckets(histories: Sequence[Sequence[int]]) -> dict[int, NDArray[np.int64]]:
+def _buckets(histories: Sequence[Sequence[int]], least: int) -> dict[int, NDArray[np.int64]]:
     """Return the users of each bucket by its smallest history length; small ones are joined to the next shorter."""
     lengths = np.array([len(recent(history)) for history in histories], dtype=int)
     buckets: dict[int, NDArray[np.int64]] = {}
     members = np.zeros(0, dtype=np.int64)
     for first, after in reversed(list(zip(BUCKETS, (*BUCKETS[1:], HISTORY + 1), strict=True))):
         members = np.concatenate([np.flatnonzero((lengths >= first) & (lengths < after)), members])
-        if len(members) >= MIN_USERS:
+        if len(members) >= least:
             buckets[first] = members
             members = np.zeros(0, dtype=np.int64)
     if buckets:

@@ -101,6 +101,7 @@ class AmazonSequences(Dataset):
         return chunks(self._events())
 
     def _events(self) -> Iterator[Row]:
+        known: dict[str, int] = {}
         for line in text_lines(self.sequences_file):
             if isinstance(line, dict):
                 yield line
@@ -108,7 +109,10 @@ class AmazonSequences(Dataset):
             user, *items = line.split()
             if not items:
                 yield unreadable("empty_sequence", line)
-            for position, item in enumerate(items):
+            # A shopper's second line goes on where the first ended.
+            first = known.get(user, 0)
+            known[user] = first + len(items)
+            for position, item in enumerate(items, first):
                 yield {
                     "event_id": row_id(user, position),
                     "user_id": user,

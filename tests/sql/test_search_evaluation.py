@@ -7,6 +7,7 @@ import gzip
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from ml.search.fusion import RELEVANT
@@ -70,6 +71,21 @@ class TestReading:
         assert len(collection.test) == 10
         assert not {query.query for query in collection.taught} & {query.query for query in collection.test}
         assert len(collection.taught) == 54
+
+    def test_a_table_of_a_spreadsheet_is_read(self, tmp_path):
+        path = tmp_path / "judgements.csv"
+        lines = ["product_uid,product_title,search_term,relevance", *(f"{n},Tea {n},tea {n},3" for n in range(40))]
+        path.write_text("\n".join(lines), encoding="utf-8-sig")
+        assert len(search_collections.read_judgements(path).documents) == 40
+
+    @pytest.mark.parametrize(
+        "row", ["1,Tea,tea,0", "1,Tea,tea,nan", "1,Tea,tea,4", "1,Tea,tea", f"1,{'x' * 140_000},tea,3"]
+    )
+    def test_a_judgement_that_is_none_is_told(self, tmp_path, row):
+        path = tmp_path / "judgements.csv"
+        path.write_text(f"product_uid,product_title,search_term,relevance\n{row}\n")
+        with pytest.raises(SoukError, match="cannot be read"):
+            search_collections.read_judgements(path)
 
     @pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"product_uid,product_title,search_term,relevance\n"])
     def test_a_file_without_judgements_is_told(self, tmp_path, content):
@@ -146,6 +162,14 @@ def test_figures_through_sql(server, template, judgements, tmp_path, monkeypatch
     monkeypatch.setattr(search_evaluation, "_publish", publish_reversed)
     search_evaluation.evaluate_search(settings, collection, target)
     assert json.loads(target.read_text())["as_typed"]["souk"]["pairwise"]["mean"] < 0.9
+
+
+def test_a_metric_that_no_query_has_is_left_out():
+    values = np.array([[0.5, 0.5, 0.25, np.nan], [1.0, 0.5, 0.25, np.nan]])
+    figures = search_evaluation._figures(values)
+    assert set(figures) == set(search_evaluation.METRICS[:3])
+    assert figures[search_evaluation.METRICS[0]]["mean"] == 0.75
+    json.dumps(figures, allow_nan=False)
 
 
 @pytest.mark.parametrize(

@@ -298,6 +298,12 @@ class TestFit:
     def test_few_shoppers_get_equal_weights(self):
         assert fit(catalogue(), walks(50)).weights == EQUAL_WEIGHTS
 
+    def test_half_the_shoppers_may_be_enough(self):
+        model = with_events(from_texts(catalogue()), [walk[:-1] for walk in walks(150)])
+        histories, targets = [walk[:-1] for walk in walks(150)], [walk[-1] for walk in walks(150)]
+        assert fusion.fit_weights(model, histories, targets) == EQUAL_WEIGHTS
+        assert fusion.fit_weights(model, histories, targets, fusion.MIN_USERS // 2) != EQUAL_WEIGHTS
+
     def test_small_buckets_join_the_next_shorter(self):
         sequences = [[user % 40, (user + 1) % 40] for user in range(250)] + [list(range(15))] * 30
         weights = fit(catalogue(), sequences).weights

@@ -140,6 +140,14 @@ def test_chunks_are_bounded(sequences: Path) -> None:
     assert sizes == [CHUNK_ROWS, CHUNK_ROWS, 2]
 
 
+def test_a_second_line_of_a_shopper_goes_on(sequences: Path) -> None:
+    (sequences / "sequences.txt").write_text("7 1 2 3\n7 3 1\n")
+    events = rows(open_at("amazon", sequences), "events")
+    assert [event["item_id"] for event in events] == ["1", "2", "3", "3", "1"]
+    assert len({event["event_id"] for event in events}) == 5
+    assert sorted(events, key=lambda event: event["event_at"]) == events
+
+
 def test_bad_lines_cost_one_row_each(sequences: Path) -> None:
     good = (sequences / "items.jsonl").read_bytes()
     bad = b'{"item_id": 2, "title": "caf\xe9"}\n{"item_id": 3\n[1]\n{"item_id": 4, "title": "\\ud800"}\n\n'
