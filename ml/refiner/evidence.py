@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from ml.refiner import lexicon
-from ml.refiner.inflection import lemma
+from ml.refiner.imitation import is_imitated, is_imitation
 from ml.refiner.product import LEXICON, Product, Span, attribute_names, sources
 from ml.refiner.reading import CONTENT, Reading, Token, is_denied, read
 from ml.refiner.torn import torn
@@ -16,7 +16,6 @@ from ml.text.clean import HAN
 
 _WINDOW = 3
 _SENSITIVE = frozenset(lexicon.COLOURS | lexicon.MATERIALS)
-_IMITATIONS, _COATINGS = (frozenset(map(lemma, words)) for words in (lexicon.IMITATIONS_EN, lexicon.COATINGS_EN))
 _SIGN = re.compile(f"[{lexicon.NEGATORS_ZH}](?=[{HAN}])")
 _SIGN_REACH = 3
 _BEFORE_SIGN = re.compile(f"[{HAN}]{{1,2}}$")
@@ -81,11 +80,11 @@ class Evidence:
         elif not any(self._is_of_the_same(reading, place, one) for one in agreeing):
             return None, "context"
         elif token.key in _SENSITIVE:
-            is_imitation = _is_imitation(reading, place)
+            looks_like_it = is_imitation(reading, place)
             agreeing = [
                 one
                 for one in agreeing
-                if _is_imitation(self.readings[one.source], one.place) <= is_imitation
+                if is_imitation(self.readings[one.source], one.place) <= looks_like_it
                 and self._describes_the_same(reading, place, one)
             ]
             if not agreeing:
@@ -115,7 +114,7 @@ class Evidence:
             at = there.plain.find(token.key)
             while at >= 0:
                 if (len(token.key) > 1 or _has_neighbour(reading, token, there, at) or _is_word(there, token.key)) and (
-                    _is_imitated(there.plain, at) <= _is_imitated(reading.plain, here)
+                    is_imitated(there.plain, at) <= is_imitated(reading.plain, here)
                 ):
                     is_found = True
                     if is_denied(there.plain, at) == token.is_negated:
@@ -347,19 +346,6 @@ def _named_like(key: str) -> set[str]:
     """Return the names of the slot that a name stands for."""
     slot = lexicon.SLOT_OF_LABEL.get(key)
     return {word for word, other in lexicon.SLOT_OF_LABEL.items() if slot and other == slot}
-
-
-def _is_imitation(reading: Reading, place: int) -> bool:
-    """Tell whether an English word is what something looks like, or has on its outside: faux leather, gold plated."""
-    token, tokens = reading.tokens[place], reading.tokens
-    before = {one.key for one in tokens[max(0, place - 2) : place] if one.clause == token.clause}
-    behind = {one.key for one in tokens[place + 1 : place + 2] if one.clause == token.clause}
-    return bool(before & _IMITATIONS or behind & _COATINGS)
-
-
-def _is_imitated(plain: str, at: int) -> bool:
-    """Tell whether the Chinese word at a place is imitated: 仿真皮 is no 真皮."""
-    return plain[max(0, at - 2) : at].endswith(lexicon.IMITATIONS_ZH)
 
 
 def _is_word(there: Reading, key: str) -> bool:
