@@ -4,6 +4,7 @@ import json
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from souk import release
 from tests.sql.lists import call, ids
@@ -98,11 +99,12 @@ def load(dsn, name):
 
 
 @pytest.fixture(scope="module")
-def shop(module_database):
-    """A connection to a shop of 8,000 products that tells its plans."""
+def shop(server, module_database):
+    """A connection to a shop of 8,000 products that tells its plans; only a superuser's may load what tells them."""
     load(module_database, "first")
     assert release.publish(module_database, "first") == "published"
-    with psycopg.connect(module_database, autocommit=True) as connection:
+    name = conninfo_to_dict(module_database)["dbname"]
+    with psycopg.connect(server.dsn(str(name)), autocommit=True) as connection:
         connection.execute(
             "load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on;"
             " set auto_explain.log_format = json; set auto_explain.log_level = notice; set auto_explain.log_analyze = on;"
