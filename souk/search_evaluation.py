@@ -112,16 +112,10 @@ class _Baselines:
         """Return the weight with the best sum of all metrics."""
         scores = list(self._scores([query.query for query in queries])) if queries else []
         quality = [
-            sum(
-                figure["mean"]
-                for figure in _figures(
-                    np.array(
-                        [
-                            measures(query, rank(_fused(lexical, cosine, weight), query))
-                            for (lexical, cosine), query in zip(scores, queries, strict=True)
-                        ]
-                    )
-                ).values()
+            _sum_of_means(
+                _measured(
+                    (rank(_fused(*score, weight), query) for score, query in zip(scores, queries, strict=True)), queries
+                )
             )
             if queries
             else 0.0
@@ -165,9 +159,18 @@ def _measured(rankings: Iterable[Ranking], queries: Sequence[Judged]) -> Floats:
     return np.array([measures(query, found) for query, found in zip(queries, rankings, strict=True)])
 
 
+def _known(values: Floats) -> list[int]:
+    """Return the columns of metrics that some query has."""
+    return np.flatnonzero(~np.isnan(values).all(axis=0)).tolist()
+
+
+def _sum_of_means(values: Floats) -> float:
+    return float(np.nanmean(values[:, _known(values)], axis=0).sum())
+
+
 def _figures(values: Floats) -> dict[str, dict[str, float]]:
     """Return mean and 95 % interval of each metric; one that no query has, as pairs of unlike grades, is left out."""
-    known = [at for at in range(len(METRICS)) if not np.isnan(values[:, at]).all()]
+    known = _known(values)
     low, high = intervals(values[:, known])
     return {
         METRICS[at]: {"mean": float(np.nanmean(values[:, at])), "low": float(low[place]), "high": float(high[place])}
@@ -218,7 +221,8 @@ def _table(report: dict[str, Any]) -> str:
     for key, title in (("as_typed", "as typed"), ("one_typo", "with one typo")):
         lines.append(f"{title:26}" + "".join(f"{metric:>26}" for metric in METRICS))
         for arm, figures in report[key].items():
-            cells = (f"{f['mean']:8.3f} ({f['low']:.3f} to {f['high']:.3f})" for f in figures.values())
+            found = (figures.get(metric) for metric in METRICS)
+            cells = (f"{f['mean']:8.3f} ({f['low']:.3f} to {f['high']:.3f})" if f else "-" for f in found)
             lines.append(f"{arm:26}" + "".join(f"{cell:>26}" for cell in cells))
     lines.extend(f"{'met' if is_met else 'NOT MET'}: {target}" for target, is_met in report["targets"].items())
     return "\n".join(lines)
